@@ -1,0 +1,158 @@
+"""What the chapters call to show the package's source and to hand numbers to the prose."""
+
+import ast
+import functools
+import inspect
+import math
+import re
+from decimal import Decimal
+from pathlib import Path
+
+_PACKAGE = __name__.partition(".")[0]
+_RECORD = "application/papermill.record/"  # the MIME prefix under which myst_nb keeps glue
+
+
+def show(*objects, docstring=True):
+    """Display the source of functions, methods, properties or classes of this package.
+
+    Args:
+        objects: what to show; consecutive ones from the same place stand under one heading comment.
+        docstring: whether to print the docstrings too.
+
+    Raises:
+        TypeError: if an object is not a function, method, property or class of the package.
+    """
+    if not objects:
+        raise TypeError("show() needs at least one function, method, property or class")
+    from IPython.display import display
+
+    code = source(*objects, docstring=docstring)
+    bundle = {"text/markdown": f"```python\n{code}\n```", "text/plain": code}
+    display(bundle, raw=True)
+
+
+def source(*objects, docstring=True):
+    """The text that :func:`show` displays."""
+    blocks, last = [], None
+    for obj in objects:
+        function = _underlying(obj)
+        code = "".join(inspect.getsourcelines(function)[0])
+        indent = re.match(r"[ \t]*", code)[0]
+        code = re.sub(rf"^{indent}", "", code, flags=re.MULTILINE).rstrip()
+        owner = function.__qualname__.rpartition(".")[0]
+        place = _path(function) + (f", class {owner}" if owner else "")
+        heading = f"# {place}\n" if place != last else ""
+        blocks.append(heading + (code if docstring else _without_docstrings(code)))
+        last = place
+    return "\n\n".join(blocks)
+
+
+def record(name, value, *, expect=None, within=None, unit="", digits=None):
+    """Hand a number to the prose, which prints it with ``{glue:text}`name```.
+
+    An exact value is glued as it is: ``record("images", 50000)`` glues "50,000". A value that
+    depends on training or on the machine states what is expected of it and within which distance;
+    the *expected* text is then glued, so that the stored output is the same everywhere.
+
+    Args:
+        name: lower-case words joined by hyphens, unique in the chapter.
+        value: a number, a tensor with one element, or (exact only) a text.
+        expect: the number to print, in the digits in which it is written here.
+        within: the largest permitted ``abs(value - expect)``.
+        unit: printed in the line below the cell, not glued.
+        digits: decimals to print; a ``float`` without ``expect`` must state them.
+
+    Raises:
+        AssertionError: if the value is not within the stated distance.
+        TypeError, ValueError: if the call itself makes no sense; the message says how to mend it.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"record name {name!r}: use lower-case words joined by hyphens")
+    if (expect is None) != (within is None):
+        raise TypeError(f"record({name!r}): give expect= and within= together, or neither")
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"record({name!r}): {type(value).__name__} is not a number or a text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"record({name!r}): the value is {value}")
+
+    if expect is None:
+        text, tolerance = _text(name, value, digits), ""
+    else:
+        if isinstance(value, str):
+            raise TypeError(f"record({name!r}): a text cannot be compared with expect={expect}")
+        if not within > 0:
+            raise ValueError(f"record({name!r}): within={within} must be positive")
+        if not abs(value - expect) <= within:
+            raise AssertionError(
+                f"{name} = {value:.6g} is not within {within} of the expected {expect}: "
+                "find out what changed, or mend the expectation and the prose around it"
+            )
+        if digits is None:
+            digits = max(0, -Decimal(str(expect)).as_tuple().exponent)
+        if round(expect, digits) != expect:
+            raise ValueError(f"record({name!r}): digits={digits} would not print expect={expect}")
+        text, tolerance = _text(name, expect, digits), f" ± {within}"
+    _glue(name, text)
+    print(f"{name} = {text}{tolerance} {unit}".rstrip())
+
+
+def _underlying(obj):
+    """The function or class of this package behind an object, or a TypeError."""
+    if isinstance(obj, property):
+        obj = obj.fget
+    elif isinstance(obj, functools.cached_property):
+        obj = obj.func
+    obj = inspect.unwrap(getattr(obj, "__func__", obj))
+    if not (inspect.isfunction(obj) or inspect.isclass(obj)):
+        raise TypeError(f"show() takes functions, methods, properties and classes, not {obj!r}")
+    if obj.__module__.partition(".")[0] != _PACKAGE:
+        raise TypeError(
+            f"show() displays the source of {_PACKAGE!r} only; "
+            f"{obj.__qualname__} is from {obj.__module__!r}"
+        )
+    return obj
+
+
+def _path(obj):
+    file = Path(inspect.getsourcefile(obj)).resolve()
+    return file.relative_to(Path(__file__).resolve().parents[1]).as_posix()
+
+
+def _without_docstrings(code):
+    """``code`` without its docstrings, by their positions in the syntax tree."""
+    lines = code.encode().split(b"\n")  # ast counts columns in bytes
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    owners = [n for n in ast.walk(ast.parse(code)) if isinstance(n, kinds)]
+    for node in sorted(owners, key=lambda node: -node.lineno):
+        if ast.get_docstring(node, clean=False) is None:
+            continue
+        doc = node.body[0]
+        first, last = doc.lineno - 1, doc.end_lineno - 1
+        if len(node.body) > 1 and node.body[1].lineno > doc.end_lineno:
+            after = last + 1
+            while not lines[after].strip():
+                after += 1
+            del lines[first:after]
+        else:  # nothing else on the following lines: keep the body valid
+            head, tail = lines[first][: doc.col_offset], lines[last][doc.end_col_offset :]
+            lines[first : last + 1] = [head + b"..." + tail]
+    return b"\n".join(lines).decode()
+
+
+def _text(name, value, digits):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and digits is None:
+        raise TypeError(f"record({name!r}): say how many digits= of {value} to print")
+    text = f"{value:,}" if digits is None else f"{value:,.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _glue(name, text):
+    """What ``myst_nb.glue(name, text, display=False)`` does, also where it is not installed."""
+    from IPython.display import display
+
+    metadata = {"scrapbook": {"name": name, "mime_prefix": _RECORD}}
+    display({_RECORD + "text/plain": repr(text)}, raw=True, metadata=metadata)
