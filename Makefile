@@ -1,0 +1,71 @@
+# Each target sets up all it needs by itself, in .venv, and is quick when nothing has changed.
+#   make test PYTHON=python3.12        uses that interpreter for .venv
+
+PYTHON ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PAGE   := _build/html/index.html
+PORT   ?= 8000
+
+# What the site is made of; a change in any of these builds it anew.
+SOURCES := $(shell find book companion tests/equations -type f \
+             -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null) \
+           _config.yml _toc.yml index.md CONTRIBUTING.md
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve test execute lock clean FORCE
+
+help: ## say what there is
+	@echo 'Generative Models, Line by Line'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name words; do printf '%-14s %s\n' "$$name" "$$words"; done
+	@echo
+	@echo 'A chapter alone:  make execute NAME=autoregressive-models'
+	@echo 'Another Python:   make test PYTHON=python3.12'
+
+setup: $(READY) ## install what the book needs into .venv
+	@echo "Ready: $(BIN)/python has all that the book needs. Next: make book"
+
+# Runs every time and touches its stamp only when it has installed something.
+$(READY): FORCE
+	@PYTHON='$(PYTHON)' sh tools/setup.sh $(VENV)
+
+book: _build/.stamp ## build the website from the committed outputs
+	@echo "The book is built. Open $(CURDIR)/$(PAGE), or: make serve"
+
+_build/.stamp: $(READY) $(SOURCES)
+	@sh tools/build.sh $(BIN)
+
+serve: book ## show the website at http://localhost:8000
+	@echo "Serving the book at http://localhost:$(PORT) (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+test: $(READY) ## run everything that CI checks
+	@echo '== 1/4 code: ruff =='
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo '== 2/4 package, equations, prose: pytest =='
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/test_site.py
+	@echo '== 3/4 notebooks: every cell is run and compared with what is committed =='
+	@$(BIN)/python -m pytest --nbval --nbval-current-env \
+	   --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
+	@echo '== 4/4 website: built with warnings as errors, then read in a browser =='
+	@sh tools/build.sh $(BIN)
+	@$(BIN)/python -m pytest tests/test_site.py
+	@test -n "$$CI" || echo 'All that CI checks has passed. Next: git push, or make serve'
+
+execute: $(READY) ## run notebooks and store their outputs: NAME=... for some of them
+	@$(BIN)/python tools/execute.py $(NAME)
+	@echo 'Outputs are stored. Next: git diff book, then make test'
+
+lock: ## renew requirements.txt to the newest versions that fit pyproject.toml
+	@PYTHON='$(PYTHON)' sh tools/lock.sh
+	@echo 'requirements.txt is renewed. Next: make test'
+
+clean: ## remove all that was built, .venv too
+	@echo 'Removing _build, $(VENV) and caches'
+	@rm -rf _build $(VENV) .pytest_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo 'Clean. Next: make book'

@@ -1,0 +1,77 @@
+"""What the pages need from the repository: its address, and docstrings in the house style.
+
+The package's docstrings are written to be read in an editor: a section may start on the line of
+its heading, shapes stand bare, ``(*batch, *event)``, and equations are named, ``Eq. (chain-rule)``.
+Here they become what Sphinx expects: headings on lines of their own, shapes as code, names as
+links to the equation in its chapter.
+"""
+
+import re
+import sys
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
+
+SECTION = re.compile(
+    r"^(\s*)(Args|Returns|Yields|Raises|Source|Example|Examples|Note):(\s+)(\S.*)$"
+)
+SHAPE = re.compile(r"``.*?``|(\((?=[^()`]*\*\w)[^()`]*\))")  # not where it is code already
+ERROR = re.compile(r"^(\s*)(\w+Error) (?=if |when |for |on )")
+EQUATION = re.compile(r"\bEq\. \(([a-z][a-z0-9]*(?:-[a-z0-9]+)+)\)")
+
+
+def repository(app: Sphinx, config: Config) -> None:
+    """Let pages write ``{{ repository }}`` for the address given in ``_config.yml``."""
+    url = config.html_theme_options["repository_url"]
+    branch = config.html_theme_options.get("repository_branch", "main")
+    colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
+    config.myst_substitutions = {
+        "repository": url,
+        "colab": f"{colab}/blob/{branch}",
+        **config.myst_substitutions,
+    }
+
+
+def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
+    """Rewrite ``lines`` in place, before napoleon reads them."""
+    out, math_indent = [], None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if math_indent is not None and line.strip() and indent <= math_indent:
+            math_indent = None
+        if line.lstrip().startswith((".. math::", ">>> ", ".. code")):
+            math_indent = indent if not line.lstrip().startswith(">>>") else math_indent
+            out.append(line)
+            continue
+        if math_indent is None:
+            if found := SECTION.match(line):
+                before, head, space, rest = found.groups()
+                out.append(f"{before}{head}:")
+                line = f"{before}{' ' * (len(head) + 1)}{space}{rest}"
+            line = ERROR.sub(r"\1\2: ", line)
+            line = SHAPE.sub(lambda m: f"``{m[1]}``" if m[1] else m[0], line)
+            line = EQUATION.sub(r"Eq. :eq:`\1`", line)
+        out.append(line)
+    lines[:] = out
+
+
+class RepositoryCommands(SphinxDirective):
+    """Shell commands in which ``{repository}`` stands for the address in ``_config.yml``."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        url = self.config.html_theme_options["repository_url"]
+        text = "\n".join(self.content).replace("{repository}", url)
+        return [nodes.literal_block(text, text, language="console")]
+
+
+def setup(app: Sphinx) -> dict:
+    # The package and the checks of this checkout, installed or not.
+    sys.path.insert(0, str(app.srcdir))
+    app.add_directive("repository-commands", RepositoryCommands)
+    app.connect("config-inited", repository, priority=100)
+    app.connect("autodoc-process-docstring", docstring, priority=100)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
