@@ -156,7 +156,7 @@ def _rows(tokens):
         solid = [t for t, d in row if not (t.isspace() or t in _SPACES)]
         if not solid:
             continue
-        starts = solid[0] not in _MEANING and solid[0] not in _CONTINUES and solid[0] != "&"
+        starts = not (_relation(solid[0]) or solid[0] in _CONTINUES or solid[0] == "&")
         row = [(t, d) for t, d in row if (t, d) != ("&", 0)]
         while row[0][0].isspace() or row[0][0] in _SPACES:  # \quad that indents
             row = row[1:]
@@ -187,7 +187,7 @@ def _relation(token):
 
 
 def _check_condition(condition, latex):
-    relations = [t for t, d in condition if d == 0 and _relation(t)]
+    relations = [t for t, d in condition if d == 0 and _relation(t) and t != r"\sim"]
     words = "".join(t for t, _ in condition).strip()
     listed = any(t in (r"\dots", r"\ldots", r"\cdots", r"\in") for t, _ in condition)
     if relations and not listed and not words.startswith((r"\text", r"\mathrm")):
@@ -199,4 +199,5 @@ def _check_condition(condition, latex):
 
 def _clean(side):
     r"""A side without trailing punctuation and spacing."""
+    side = " ".join(side.split())
     return re.sub(r"(\s|\\[,;:! ]|~|(?<!\\)(?<!\\right)[.,;])+$", "", side).strip()

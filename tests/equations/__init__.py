@@ -215,10 +215,13 @@ def _sound(label, number, one):
         bound = tensor(value, what)
         if (bound < 0).any() or not (bound > 0).any():
             raise AssertionError(f"{where}: {what} must be positive, is {_brief(bound)}")
+        if bound.dim() and bound.shape != value.shape:
+            raise AssertionError(f"{where}: {what} has another shape than the value")
         return bound
 
+    value = tensor(one.value, "value")
     return Side(
-        tensor(one.value, "value"),
+        value,
         bound(one.se, "standard error"),
         bound(one.error, "error bound"),
         {name: tensor(value, f"wrong form {name!r}") for name, value in one.wrong.items()},
