@@ -1,0 +1,82 @@
+"""Properties that a model of binary vectors must have: used by the tests and by the exercises.
+
+Each is exact, by enumeration, so that it works for small models only; that is where one looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def all_binary(features: int) -> Tensor:
+    """Every binary vector of length D once, shape ``(2**D, D)``, counting up, float64."""
+    if not 0 < features <= 20:
+        raise ValueError(f"can enumerate 1 to 20 entries, not {features}")
+    digits = torch.arange(features - 1, -1, -1)
+    return (torch.arange(2**features)[:, None] >> digits & 1).double()
+
+
+@torch.no_grad()
+def total_probability(log_prob: Callable[[Tensor], Tensor], features: int) -> float:
+    """The sum of p(x) over all binary vectors: 1 for a distribution, whatever its parameters.
+
+    Args:
+        log_prob: ``(N, D) -> (N,)``, nats.
+        features: D, at most 20.
+    """
+    return log_prob(all_binary(features)).logsumexp(0).exp().item()
+
+
+def dependence(logits: Callable[[Tensor], Tensor], features: int, points: int = 16) -> Tensor:
+    """Which outputs depend on which inputs: entry (i, j) is true if output i moves with input j.
+
+    Reads the Jacobian at several random points, because a unit that happens to be off at one
+    point hides what passes through it.
+
+    Args:
+        logits:   ``(D,) -> (D,)``, differentiable.
+        features: D.
+        points:   at how many points the Jacobian is taken.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(points, features, generator=generator, dtype=torch.float64)
+    jacobians = torch.stack([torch.autograd.functional.jacobian(logits, point) for point in x])
+    return (jacobians != 0).any(0)
+
+
+@torch.no_grad()
+def frequencies(samples: Tensor) -> Tensor:
+    """How often each binary vector occurs, ``(N, D) -> (2**D,)``, in the order of all_binary."""
+    features = samples.shape[-1]
+    place = 2 ** torch.arange(features - 1, -1, -1)
+    counts = (samples.long() @ place).bincount(minlength=2**features)
+    return counts.double() / len(samples)
+
+
+@torch.no_grad()
+def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> float:
+    """Could these samples come from this density? The p-value of Pearson's chi-squared test.
+
+    Vectors expected fewer than five times are pooled, as the test asks for.
+
+    Args:
+        samples:  ``(N, D)``, D at most 20.
+        log_prob: ``(N, D) -> (N,)``, nats.
+    """
+    expected = log_prob(all_binary(samples.shape[-1])).exp().double() * len(samples)
+    observed = frequencies(samples) * len(samples)
+    common = expected >= 5
+    expected = torch.cat([expected[common], expected[~common].sum()[None]])
+    observed = torch.cat([observed[common], observed[~common].sum()[None]])
+    filled = expected > 0
+    if observed[~filled].sum() > 0:
+        return 0.0
+    expected, observed = expected[filled], observed[filled]
+    statistic = ((observed - expected) ** 2 / expected).sum()
+    # The chi-squared distribution is a gamma distribution; its tail is the upper incomplete gamma.
+    return torch.special.gammaincc(
+        statistic.new_tensor((len(expected) - 1) / 2), statistic / 2
+    ).item()
