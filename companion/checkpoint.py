@@ -1,0 +1,146 @@
+"""Checkpoints: one safetensors file, replaced whole or not at all.
+
+Tensors are stored as tensors, the rest as JSON in the file's metadata, under a checksum. Reading
+one runs no code from the file (no pickle).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+FORMAT = 1  # raised when an older reader would misread a newer file
+
+
+class CheckpointError(RuntimeError):
+    """A file that cannot be used: damaged, or of another run or model."""
+
+
+def save_model(module: nn.Module, path: str | os.PathLike) -> None:
+    """Write a module's parameters and persistent buffers."""
+    write(Path(path), module.state_dict(), {"model": signature(module)})
+
+
+def load_model(module: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Read what `save_model` wrote into a module of the same shapes, which is returned.
+
+    Raises: CheckpointError if the file is damaged, or its names, shapes, types or masks differ.
+    """
+    tensors, record = read(Path(path))
+    message = f"{path} holds another model: build it with the arguments it was saved with"
+    refuse_differences(message, record.get("model", {}), signature(module))
+    module.load_state_dict(tensors)
+    return module
+
+
+def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
+    """Store tensors and a JSON record, at whatever moment the process or the power dies."""
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    text = json.dumps({"format": FORMAT} | record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = temporary(path)
+    save_file(plain, unfinished, {"record": text, "checksum": str(checksum(plain, text))})
+    with open(unfinished, "r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    if os.name == "posix":  # the new name is safe on the disk only once its folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors (on the CPU) and the record of a file.
+
+    Raises: CheckpointError, naming the file, if one bit of it has changed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: a mapped file could not be replaced on Windows.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it to start anew") from None
+    if not {"record", "checksum"} <= metadata.keys():
+        raise CheckpointError(f"{path} was not written by this package")
+    if metadata["checksum"] != str(checksum(tensors, metadata["record"])):
+        raise CheckpointError(f"{path} is damaged (wrong checksum); delete it to start anew")
+    record = json.loads(metadata["record"])
+    if record["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {record['format']}, this version reads {FORMAT}")
+    return tensors, record
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written before it takes its name; in the same folder, so that it can."""
+    return path.with_name(path.name + ".tmp")
+
+
+def checksum(tensors: dict[str, Tensor], text: str = "") -> int:
+    """CRC-32 of names, types, shapes and bits."""
+    crc = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy(), crc)
+    return crc
+
+
+def signature(module: nn.Module) -> dict[str, str]:
+    """What another module must share to take this one's weights: names, types, shapes, masks."""
+    state = module.state_dict()
+    constants = {name: b for name, b in module.named_buffers() if name not in state}
+    types = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in state.items()}
+    return types | {"checksum of constant buffers": str(checksum(constants))}
+
+
+def refuse_differences(message: str, theirs: dict, ours: dict) -> None:
+    """Raise CheckpointError, listing what differs between two trees of JSON, if anything does."""
+
+    def leaves(tree, name=""):
+        if not isinstance(tree, dict):
+            return {name[1:]: tree}
+        return {k: v for key in tree for k, v in leaves(tree[key], f"{name}/{key}").items()}
+
+    theirs, ours = leaves(theirs), leaves(json.loads(json.dumps(ours)))
+    pairs = {name: (theirs.get(name, "none"), ours.get(name, "none")) for name in theirs | ours}
+    lines = [f"{name}: {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
+    if lines:
+        raise CheckpointError("\n- ".join([f"{message}. What differs:", *lines[:8]]))
+
+
+def below(prefix: str, tree: dict) -> dict:
+    """The entries under ``prefix/``, without it."""
+    return {k.removeprefix(prefix + "/"): v for k, v in tree.items() if k.startswith(prefix + "/")}
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor | float | None]:
+    """The state of every parameter, flat: "<number of the parameter>/<name>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}/{name}": value for i in state for name, value in state[i].items()}
+
+
+def restore_optimizer(optimizer: Optimizer, flat: dict[str, Tensor | float | None]) -> None:
+    """Give back what `optimizer_state` took."""
+    state = defaultdict(dict)
+    for name, value in flat.items():
+        index, key = name.split("/", 1)
+        state[int(index)][key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            # Files hold the default memory layout; fused kernels need the parameter's own.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
