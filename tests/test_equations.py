@@ -157,7 +157,7 @@ def test_error_bound():
         yield side(x, wrong={"far": x + 1})
         yield side(x + 1e-2, error=1e-3)
 
-    with pytest.raises(AssertionError, match="error bound 0.001"):
+    with pytest.raises(AssertionError, match=r"error bound 0\.001"):
         check("a \\approx b", off)
 
 
@@ -240,7 +240,7 @@ def test_check_must_depend_on_random_parameters():
 
 
 def test_labels_are_names_and_unique():
-    with pytest.raises(ValueError, match="equation label '2.1'"):
+    with pytest.raises(ValueError, match=r"equation label '2\.1'"):
         Equation("2.1", "a = b", lambda rng: [])
     label = next(iter(EQUATIONS), None)
     if label:
