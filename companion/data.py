@@ -165,8 +165,8 @@ def unpack(packed) -> dict[str, bytes]:
     remedy = "Reinstall the package, or restore the file with git."
     try:
         content = packed.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{packed} is missing. {remedy}") from None
+    except OSError as error:
+        raise DataError(f"{packed} cannot be read ({error.strerror}). {remedy}") from None
     check(packed, content, PACKED_SIZE, PACKED_SHA256, remedy)
     with tarfile.open(fileobj=io.BytesIO(lzma.decompress(content))) as archive:
         return {name: archive.extractfile(name).read() for name in FILES}
@@ -183,7 +183,7 @@ def check(where, content: bytes, size: int, sha256: str, remedy: str) -> None:
 def read_official(path: Path, sha256: str, remedy: str) -> bytes:
     """Return the checked content of an official file, stored as it is or with the ending .gz.
 
-    Raises: DataError if it is damaged, FileNotFoundError if neither form exists.
+    Raises: DataError if it is damaged, OSError if it cannot be read.
     """
     zipped = path.with_name(path.name + ".gz")
     if zipped.exists():
@@ -249,8 +249,8 @@ def _from_cache(name: str, download: bool) -> bytes:
     remedy = "It has to be downloaded again."
     try:
         return read_official(path, FASHION_MNIST[name], remedy)
-    except FileNotFoundError:
-        found = f"{path}.gz is missing."
+    except OSError as error:
+        found = f"{path}.gz cannot be read ({error.strerror})."
     except DataError as error:
         found = str(error)
         warnings.warn(found, stacklevel=5)
@@ -486,7 +486,8 @@ def _below_255(bits: np.random.SFC64, count: int) -> np.ndarray:
 
 
 def _bytes(bits: np.random.SFC64, count: int) -> np.ndarray:
-    return bits.random_raw(-(-count // 8)).view(np.uint8)[:count]
+    words = bits.random_raw(-(-count // 8)).astype("<u8", copy=False)
+    return words.view(np.uint8)[:count]
 
 
 # ------------------------------------------------------------------------ toy distributions

@@ -40,8 +40,9 @@ def read(source: Path) -> dict[str, bytes]:
                 name: data.read_official(source / name, sha256, REMEDY)
                 for name, sha256 in data.MNIST.items()
             }
-        except FileNotFoundError as error:
-            raise data.DataError(f"{error.filename} is missing. {REMEDY}") from None
+        except OSError as error:
+            reason = f"{error.filename} cannot be read ({error.strerror})"
+            raise data.DataError(f"{reason}. {REMEDY}") from None
     try:
         with tarfile.open(source) as archive:
             members = [member for member in archive if member.isfile()]
