@@ -11,8 +11,7 @@ import sys
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.config import Config
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 SECTION = re.compile(
     r"^(\s*)(Args|Returns|Yields|Raises|Source|Example|Examples|Note):(\s+)(\S.*)$"
@@ -22,16 +21,27 @@ ERROR = re.compile(r"^(\s*)(\w+Error) (?=if |when |for |on )")
 EQUATION = re.compile(r"\bEq\. \(([a-z][a-z0-9]*(?:-[a-z0-9]+)+)\)")
 
 
-def repository(app: Sphinx, config: Config) -> None:
-    """Let pages write ``{{ repository }}`` for the address given in ``_config.yml``."""
-    url = config.html_theme_options["repository_url"]
-    branch = config.html_theme_options.get("repository_branch", "main")
-    colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
-    config.myst_substitutions = {
-        "repository": url,
-        "colab": f"{colab}/blob/{branch}",
-        **config.myst_substitutions,
-    }
+class RepositoryCommands(SphinxDirective):
+    """Shell commands in which ``{repository}`` stands for the address in ``_config.yml``."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        url = self.config.html_theme_options["repository_url"]
+        text = "\n".join(self.content).replace("{repository}", url)
+        return [nodes.literal_block(text, text, language="sh")]
+
+
+class Colab(SphinxRole):
+    """``{colab}`words <book/chapter>` ``: a link that opens a chapter in Colab."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        words, path = re.fullmatch(r"(.+?)\s*<(.+)>", self.text, re.DOTALL).groups()
+        options = self.config.html_theme_options
+        where = options["repository_url"].removeprefix("https://github.com/")
+        branch = options.get("repository_branch", "main")
+        url = f"https://colab.research.google.com/github/{where}/blob/{branch}/{path}.ipynb"
+        return [nodes.reference("", words, refuri=url)], []
 
 
 def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
@@ -57,21 +67,10 @@ def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str])
     lines[:] = out
 
 
-class RepositoryCommands(SphinxDirective):
-    """Shell commands in which ``{repository}`` stands for the address in ``_config.yml``."""
-
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        url = self.config.html_theme_options["repository_url"]
-        text = "\n".join(self.content).replace("{repository}", url)
-        return [nodes.literal_block(text, text, language="console")]
-
-
 def setup(app: Sphinx) -> dict:
     # The package and the checks of this checkout, installed or not.
     sys.path.insert(0, str(app.srcdir))
+    app.add_role("colab", Colab())
     app.add_directive("repository-commands", RepositoryCommands)
-    app.connect("config-inited", repository, priority=100)
     app.connect("autodoc-process-docstring", docstring, priority=100)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
