@@ -41,7 +41,7 @@ class Piece:
 
 @dataclass
 class Block:
-    """A paragraph, heading, table row, title or caption."""
+    """A paragraph (kind "prose"), heading, title of a directive, table row or caption."""
 
     kind: str
     pieces: list[Piece] = field(default_factory=list)
@@ -77,7 +77,8 @@ class Document:
 
     @property
     def headings(self):
-        return [block.text.strip() for block in self.blocks if block.kind == "heading"]
+        """Headings, and titles of boxes."""
+        return [b.text.strip() for b in self.blocks if b.kind in ("heading", "title")]
 
     @property
     def glued(self):
@@ -98,7 +99,7 @@ def read_markdown(source: str) -> Document:
     return document
 
 
-def _walk(tokens, document):
+def _walk(tokens, document, kind="prose"):
     row, previous = None, None
     for token in tokens:
         if token.type == "tr_open":  # a row of a table is read, and cited, as one sentence
@@ -111,8 +112,8 @@ def _walk(tokens, document):
             if row is not None:
                 row.pieces += [*pieces, Piece("text", " ")]
             else:
-                kind = "heading" if previous == "heading_open" else "prose"
-                document.blocks.append(Block(kind, pieces))
+                heading = previous == "heading_open"
+                document.blocks.append(Block("heading" if heading else kind, pieces))
         elif token.type in ("math_block", "math_block_label", "amsmath"):
             document.equations.append(DisplayEquation(token.info.strip(), token.content))
         elif token.type in ("fence", "colon_fence"):
@@ -137,7 +138,7 @@ def _read_directive(name, argument, content, document):
         document.equations.append(DisplayEquation(options.get("label", ""), latex))
         return
     if _TITLED.fullmatch(name):
-        _walk(_PARSER.parse(argument), document)
+        _walk(_PARSER.parse(argument), document, "title")
     if name in ("figure", "image"):
         document.images.append((options.get("alt", ""), argument))
     for option in ("alt", "caption"):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 
@@ -392,26 +393,37 @@ def test_corruption_is_found(name, tmp_path):
         assert any(message in problem for problem in found), found
 
 
-def test_nbval_refuses_an_altered_output(tmp_path):
-    """The real nbval, on a sound notebook and on one whose stored number was edited."""
-
-    def store(name, printed):
-        cell = new_code_cell("print(0.809)", id="print", outputs=[stdout(f"{printed}\n")])
-        cell.execution_count = 1
-        book = new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
-        nbformat.write(book, tmp_path / name)
-
-    store("sound.ipynb", "0.809")
-    store("altered.ipynb", "0.808")
+def test_nbval_refuses_altered_outputs(tmp_path):
+    """The real nbval, on sound notebooks and on some whose stored output was edited."""
+    imports = "from companion import exercises\nfrom companion.notebook import record, show\n"
+    stored = {
+        "print": ("print(0.809)", [stdout("0.809\n")]),
+        "print-altered": ("print(0.809)", [stdout("0.808\n")]),
+        "glue": ('record("n", "0.809")', [glue("n", "0.809"), stdout("n = 0.809\n")]),
+        "glue-altered": ('record("n", "0.809")', [glue("n", "0.808"), stdout("n = 0.809\n")]),
+        "source": ("show(exercises.exercise)", [shown(exercises.exercise)]),
+        "source-altered": ("show(exercises.exercise)", [shown(exercises.Exercise)]),
+        "time": ('print("took 1.2 s")', [stdout("took 9.8 s\n")]),
+        "exempt-altered": ("print(0.809)\n# NBVAL_IGNORE_OUTPUT", [stdout("0.808\n")]),
+    }
+    cells = [
+        new_code_cell(imports + source, id=name, outputs=outputs, execution_count=1)
+        for name, (source, outputs) in stored.items()
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "book.ipynb")
     options = "-rA -p no:cacheprovider --nbval --nbval-current-env --nbval-sanitize-with"
     command = [sys.executable, "-m", "pytest", *options.split(), ROOT / "tests" / "nbval.cfg"]
     run = subprocess.run(
-        [*command, "--rootdir", tmp_path, "sound.ipynb", "altered.ipynb"],
+        [*command, "--rootdir", tmp_path, "book.ipynb"],
         cwd=tmp_path,
-        env=os.environ | {"PYTEST_ADDOPTS": ""},
+        env=os.environ | {"PYTEST_ADDOPTS": "", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert "PASSED sound.ipynb::Cell 0" in run.stdout
-    assert "FAILED altered.ipynb::Cell 0" in run.stdout
+    outcome = {
+        name: re.search(rf"^(PASSED|FAILED) book.ipynb::Cell {n}\b", run.stdout, re.M)[1]
+        for n, name in enumerate(stored)
+    }
+    expected = {name: "PASSED" for name in stored}
+    expected |= dict.fromkeys(["print-altered", "glue-altered", "source-altered"], "FAILED")
+    assert outcome == expected, run.stdout + run.stderr

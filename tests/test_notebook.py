@@ -1,0 +1,273 @@
+import ast
+import functools
+import inspect
+import math
+
+import pytest
+import torch
+
+from companion import exercises, notebook
+from companion.exercises import Exercise, exercise
+from companion.notebook import record, show, source
+from tests.book import GLUE
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """The (bundle, metadata) pairs that have been displayed."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(
+        IPython.display,
+        "display",
+        lambda bundle, raw, metadata=None: shown.append((bundle, metadata)) if raw else 1 / 0,
+    )
+    return shown
+
+
+# --- show --------------------------------------------------------------------------------------
+
+
+def test_show_displays_the_package_source(displayed):
+    show(record)
+    [(bundle, _)] = displayed
+    assert bundle["text/plain"] == "# companion/notebook.py\n" + inspect.getsource(record).rstrip()
+    assert bundle["text/markdown"] == f"```python\n{bundle['text/plain']}\n```"
+
+
+def test_methods_are_dedented_and_say_where_they_live():
+    text = source(Exercise.__call__, Exercise.verdict, exercise)
+    assert text.startswith(
+        "# companion/exercises/__init__.py, class Exercise\ndef __call__(self, answer=None):\n    p"
+    )
+    assert text.count("class Exercise\n") == 1
+    assert "\n\ndef verdict(self" in text
+    assert "\n\n# companion/exercises/__init__.py\ndef exercise(label):" in text
+    ast.parse(text)
+
+
+def test_every_kind_of_method():
+    class Model:
+        __module__ = "companion.notebook"
+
+        @property
+        def rate(self):
+            return 1
+
+        @classmethod
+        def build(cls):
+            return 2
+
+        @staticmethod
+        def mean():
+            return 3
+
+        @torch.no_grad()
+        def sample(self):
+            return 4
+
+        @functools.cached_property
+        def table(self):
+            return 5
+
+    for function in (Model.__dict__["mean"], Model.mean, Model.build, Model.__dict__["build"]):
+        assert callable(notebook._underlying(_of_package(function)))
+    for name in ("rate", "sample", "table"):
+        assert notebook._underlying(_of_package(Model.__dict__[name])).__name__ == name
+    assert notebook._underlying(_of_package(Model().sample)).__name__ == "sample"
+
+
+def _of_package(obj):
+    inner = obj.fget if isinstance(obj, property) else getattr(obj, "func", obj)
+    inspect.unwrap(getattr(inner, "__func__", inner)).__module__ = "companion.notebook"
+    return obj
+
+
+@pytest.mark.parametrize("obj", [ast.parse, torch.nn.Linear, pytest.raises])
+def test_show_refuses_what_is_not_of_the_package(obj):
+    with pytest.raises(TypeError, match="displays the source of 'companion' only"):
+        show(obj)
+
+
+@pytest.mark.parametrize("obj", [3, "text", notebook, len, ...])
+def test_show_refuses_what_has_no_source(obj):
+    with pytest.raises(TypeError, match="takes functions, methods, properties and classes"):
+        show(obj)
+
+
+def test_show_of_nothing():
+    with pytest.raises(TypeError, match="at least one"):
+        show()
+
+
+CODE = '''class A:
+    """Über
+    two lines."""
+
+    def only(self):
+        """Nothing else."""
+
+    def one_line(self): "é"; return "é"
+
+    @property
+    def kept(self):
+        r"""Raw.
+
+        More.
+        """
+
+        # why
+        text = """no docstring"""
+        return text
+
+    async def a(self):
+        "a"
+        return 1
+'''
+
+
+def test_docstrings_are_left_out_and_nothing_else():
+    short = notebook._without_docstrings(CODE)
+    assert "Über" not in short
+    assert "Nothing else" not in short
+    assert "# why" in short
+    assert '"""no docstring"""' in short
+
+    def stripped(code):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if ast.get_docstring(node) is not None:
+                    node.body = node.body[1:]
+                node.body = [
+                    n
+                    for n in node.body
+                    if not (isinstance(n, ast.Expr) and getattr(n.value, "value", 0) is ...)
+                ]
+        return ast.dump(tree)
+
+    assert stripped(short) == stripped(CODE)
+    assert "Display the source" not in source(show, docstring=False)
+
+
+# --- record ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "text", "line"),
+    [
+        (50000, {}, "50,000", "n = 50,000"),
+        (torch.tensor(784), {}, "784", "n = 784"),
+        (0.12345, {"digits": 2}, "0.12", "n = 0.12"),
+        (-1.5, {"digits": 1, "unit": "nats"}, "−1.5", "n = −1.5 nats"),
+        ("2¹⁰", {}, "2¹⁰", "n = 2¹⁰"),
+        (92.3, {"expect": 92.0, "within": 0.6, "unit": "nats"}, "92.0", "n = 92.0 ± 0.6 nats"),
+        (torch.tensor(0.81), {"expect": 0.8, "within": 0.1}, "0.8", "n = 0.8 ± 0.1"),
+        (12345.6, {"expect": 12000, "within": 500}, "12,000", "n = 12,000 ± 500"),
+        (92.13, {"expect": 92.1, "within": 0.1, "digits": 2}, "92.10", "n = 92.10 ± 0.1"),
+    ],
+)
+def test_record_glues_and_prints(displayed, capsys, value, options, text, line):
+    record("n", value, **options)
+    [(bundle, metadata)] = displayed
+    assert bundle == {GLUE + "text/plain": repr(text)}
+    assert metadata == {"scrapbook": {"name": "n", "mime_prefix": GLUE}}
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_record_is_what_glue_of_myst_nb_emits(displayed, monkeypatch):
+    glue = pytest.importorskip("myst_nb.ext.glue")
+    theirs = []
+    monkeypatch.setattr(
+        glue, "ipy_display", lambda bundle, raw, metadata: theirs.append((bundle, metadata))
+    )
+    monkeypatch.setattr(
+        glue.IPython.core.formatters, "format_display_data", lambda v: ({"text/plain": repr(v)}, {})
+    )
+    glue.glue("n", "50,000", display=False)
+    record("n", 50000)
+    assert displayed == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "options", "error", "message"),
+    [
+        ("n", 93.0, {"expect": 92.0, "within": 0.6}, AssertionError, "not within 0.6 of the exp"),
+        ("n", math.nan, {"expect": 92.0, "within": 0.6}, ValueError, "the value is nan"),
+        ("n", math.inf, {"digits": 1}, ValueError, "the value is inf"),
+        ("n", 92.0, {}, TypeError, "say how many digits="),
+        ("n", 92.0, {"expect": 92.0}, TypeError, "expect= and within= together"),
+        ("n", 92.0, {"within": 1.0}, TypeError, "expect= and within= together"),
+        ("n", 92.0, {"expect": 92.0, "within": 0}, ValueError, "must be positive"),
+        ("n", 92.04, {"expect": 92.04, "within": 1, "digits": 1}, ValueError, "would not print"),
+        ("n", "a", {"expect": 92.0, "within": 1}, TypeError, "text cannot be compared"),
+        ("n", True, {}, TypeError, "bool is not a number"),
+        ("n", None, {}, TypeError, "NoneType is not a number"),
+        ("A name", 1, {}, ValueError, "lower-case words joined by hyphens"),
+        ("a:b", 1, {}, ValueError, "lower-case words joined by hyphens"),
+    ],
+)
+def test_record_refuses(displayed, name, value, options, error, message):
+    with pytest.raises(error, match=message):
+        record(name, value, **options)
+    assert not displayed
+
+
+# --- exercises ---------------------------------------------------------------------------------
+
+
+@exercise("ex-double")
+def check_double(answer):
+    if answer(2) != 4:
+        raise AssertionError("try\n two")
+
+
+def raises(error):
+    def answer(x):
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (None, "◻ ex-double: not attempted yet"),
+        (..., "◻ ex-double: not attempted yet"),
+        (lambda x: None, "◻ ex-double: not attempted yet"),
+        (lambda x: ..., "◻ ex-double: not attempted yet"),
+        (raises(NotImplementedError), "◻ ex-double: not attempted yet"),
+        (lambda x: 3, "✗ ex-double: try two"),
+        (raises(KeyError("k")), "✗ ex-double: your answer raises KeyError: 'k'"),
+        (raises(ValueError()), "✗ ex-double: your answer raises ValueError"),
+        (4, "✗ ex-double: your answer raises TypeError: 'int' object is not callable"),
+        (lambda x: 2 * x, "✓ ex-double: correct"),
+    ],
+)
+def test_verdict(answer, verdict, capsys):
+    assert check_double.verdict(answer) == verdict
+    assert check_double(answer) is None
+    assert capsys.readouterr().out == verdict + "\n"
+
+
+def test_exercise_keeps_its_name_and_label():
+    assert (check_double.__name__, check_double.label) == ("check_double", "ex-double")
+    with pytest.raises(ValueError, match="must begin with 'ex-'"):
+        exercises.exercise("double")(lambda answer: None)
+
+
+def test_class_as_answer_stays_a_class():
+    @exercise("ex-class")
+    def check(answer):
+        assert issubclass(answer, torch.nn.Module)
+
+    assert check.verdict(torch.nn.Linear) == "✓ ex-class: correct"
+
+
+def test_assertion_without_message():
+    @exercise("ex-silent")
+    def check(answer):
+        raise AssertionError
+
+    assert check.verdict(1) == "✗ ex-silent: not correct yet"
