@@ -199,7 +199,7 @@ class Run:
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.kept: dict[str, Tensor] = {}
-        self._learning_rates: list[tuple[dict, float]] = []  # parameter group, its base rate
+        self._rates: dict[str, list[float]] = {}  # base learning rate of every parameter group
         self._pending: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # on the device
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # total, count
         self.save_every, self._saved, self._signal = save_every, time.monotonic(), 0
@@ -225,7 +225,7 @@ class Run:
                 self.optimizers[name] = item
                 groups = [{k: v for k, v in g.items() if k != "params"} for g in item.param_groups]
                 self.settings[name] = {"class": type(item).__name__, "groups": groups}
-                self._learning_rates += [(group, group["lr"]) for group in item.param_groups]
+                self._rates[name] = [group["lr"] for group in item.param_groups]
             prepared.append(item)
         return prepared
 
@@ -244,22 +244,19 @@ class Run:
         generators, wish = _generators(self.device), 0
         with self._bar() as bar, _as_found(generators), self._signals_noted():
             while not self.finished and wish <= 1:
-                factor = self.factor(self.step / self.steps)
-                for group, learning_rate in self._learning_rates:
-                    group["lr"] = factor * learning_rate
+                self._set_learning_rates(self.factor(self.step / self.steps))
                 _seed(generators, self.seed, self.step)
                 yield data.batch(self.step, self.rank, self.world)
                 self.step += 1
                 self.finished |= self.step == self.steps
+                bar.update()
                 if self.step % len(data) == 0 or self.finished:
                     self._end_epoch(math.ceil(self.step / len(data)))
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history[-1].items()})
-                bar.update()
                 wish = self._wish()
                 if wish:
                     self.save()
-            for group, learning_rate in self._learning_rates:
-                group["lr"] = learning_rate
+            self._set_learning_rates(1.0)
         if wish > 1:
             if self.rank == 0:
                 where = f"step {self.step} of {self.steps}, saved in {self.path}"
@@ -324,6 +321,11 @@ class Run:
         """The factor on learning rates at ``progress`` in [0, 1): warm-up times schedule."""
         rise = (progress + 1 / max(self.steps, 1)) / self.warmup if self.warmup else 1.0
         return min(1.0, rise) * self.schedule(progress)
+
+    def _set_learning_rates(self, factor: float) -> None:
+        for name, rates in self._rates.items():
+            for group, rate in zip(self.optimizers[name].param_groups, rates, strict=True):
+                group["lr"] = factor * rate
 
     def save(self) -> None:
         """Write the checkpoint: all processes call it between the same two steps."""

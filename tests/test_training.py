@@ -1,0 +1,668 @@
+"""Training: exact resume, several processes, atomic files, early stop, clear errors, silence."""
+
+import itertools
+import json
+import math
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbclient
+import nbformat
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from companion import checkpoint, training
+from companion.data import Batches
+from companion.training import CheckpointError, History, Run, fit, load_model, save_model
+
+ROOT = Path(__file__).parent.parent
+EPOCHS, BATCH = 6, 20
+
+
+class Noisy(nn.Module):
+    """A small model with everything that makes resuming hard: dropout, and a draw in forward."""
+
+    def __init__(self, features=8, dropout=0.2):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(features, 16),
+            nn.BatchNorm1d(16),
+            nn.Dropout(dropout),
+            nn.Linear(16, features),
+        )
+
+    def forward(self, x):
+        kept = torch.randperm(x.shape[-1], device=x.device) < x.shape[-1] // 2
+        return -F.binary_cross_entropy_with_logits(
+            self.net(x * kept).float(), x, reduction="none"
+        ).sum(-1)
+
+
+class Bernoulli(nn.Module):
+    """Independent pixels; with unseen pixels far from 0, training data overfit at once."""
+
+    def __init__(self, features=8, start=0.0):
+        super().__init__()
+        self.logits = nn.Parameter(torch.full((features,), start))
+
+    def forward(self, x):
+        logits = self.logits.expand_as(x)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def examples(n=200, features=8, seed=0, p=0.3):
+    return (torch.rand(n, features, generator=torch.Generator().manual_seed(seed)) < p).byte()
+
+
+def make(kind=Noisy, seed=1, **arguments):
+    torch.manual_seed(seed)
+    return kind(**arguments)
+
+
+def noisy_run(path=None, **settings):
+    """The run that the resume tests interrupt: its weights and its history."""
+    model = make()
+    defaults = {"epochs": EPOCHS, "seed": 3, "clip": 1.0, "patience": 4, "device": "cpu"}
+    history = fit(
+        model, Batches(examples(), BATCH), examples(50, seed=1), path=path, **(defaults | settings)
+    )
+    return model.state_dict(), history
+
+
+def assert_same(run, reference):
+    (weights, history), (expected, expected_history) = run, reference
+    assert history == expected_history
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(weights[name], expected[name]), name
+
+
+# --- resume ---------------------------------------------------------------------------------
+
+
+def slow_save_file(tensors, filename, metadata):
+    """safetensors' save_file, a piece at a time, so that a kill can fall between two."""
+    data = safetensors.torch.save(tensors, metadata)
+    with open(filename, "wb") as file:
+        for start in range(0, len(data), 200):
+            file.write(data[start : start + 200])
+            file.flush()
+
+
+def killed_after(lines, function, *arguments, **keywords):
+    """Run in a child process, and kill it (SIGKILL) after so many lines of the training code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            left = itertools.count(lines, -1)
+            ours = (training.__file__, checkpoint.__file__, __file__)
+
+            def trace(frame, event, argument):
+                if frame.f_code.co_filename not in ours:
+                    return None
+                if event == "line" and next(left) <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return trace
+
+            checkpoint.save_file = slow_save_file
+            training.time = SimpleNamespace(monotonic=itertools.count().__next__)
+            sys.settrace(trace)
+            function(*arguments, **keywords)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("save_every", [0, 7], ids=["every step", "now and then"])
+def test_killed_at_any_line_a_run_ends_bit_for_bit_where_it_would_have(tmp_path, save_every):
+    path = tmp_path / "run.safetensors"
+    reference = noisy_run()
+    draw = random.Random(0)
+    kills, steps, torn = 0, set(), 0
+    for _ in range(25):
+        if not killed_after(draw.randrange(100, 2500), noisy_run, path, save_every=save_every):
+            break
+        kills += 1
+        torn += checkpoint.temporary(path).exists()
+        if path.exists():
+            steps.add(checkpoint.read(path)[1]["step"])
+    assert_same(noisy_run(path), reference)
+    assert kills >= 5
+    assert len(steps) >= 3
+    assert torn >= (save_every == 0)  # some kills fell into a save
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_saving_does_not_change_a_run(tmp_path):
+    assert_same(noisy_run(tmp_path / "a", save_every=0), noisy_run())
+
+
+def test_a_finished_run_returns_at_once(tmp_path, monkeypatch):
+    first = noisy_run(tmp_path / "run")
+    monkeypatch.setattr(Run, "descend", lambda *_: pytest.fail("trained again"))
+    assert_same(noisy_run(tmp_path / "run"), first)
+
+
+def test_resume_with_another_memory_layout(tmp_path):
+    """Fused Adam needs its moments in the layout of the weights: channels last here."""
+
+    def run(path=None, stop=None):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 1))
+        model = model.to(memory_format=torch.channels_last)
+        run = Run(8, path=path, device="cpu", save_every=0)
+        call, optimizer = run.prepare(model=model, opt=training.adam(model.parameters(), 0.1))
+        for x in run.batches(Batches(torch.rand(32, 4, 4, 4), 8)):
+            if run.step == stop:
+                break
+            run.descend(optimizer, call(x).pow(2).mean())
+        return model.state_dict(), run.history
+
+    reference = run()
+    run(tmp_path / "run", stop=5)
+    assert_same(run(tmp_path / "run"), reference)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, capfd):
+    path, before = tmp_path / "run", signal.getsignal(signum)
+
+    class Interrupted(Noisy):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 7:
+                signal.raise_signal(signum)  # in the middle of a step
+            return super().forward(x)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(Interrupted), Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert checkpoint.read(path)[1]["step"] == 7
+    assert f"step 7 of 20, saved in {path}" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is (
+        before if signum == signal.SIGINT else signal.default_int_handler
+    )
+
+    resumed, whole = make(), make()
+    fit(resumed, Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
+    fit(whole, Batches(examples(), BATCH), epochs=2, device="cpu")
+    assert_same((resumed.state_dict(), 0), (whole.state_dict(), 0))
+
+
+# --- several processes ------------------------------------------------------------------------
+
+SCRIPT = """
+import os, signal, sys, torch
+from torch import nn
+from companion.data import Batches
+from companion.training import Run, adam, fit, save_model
+from tests.test_training import Ordered, examples, make
+
+torch.set_num_threads(1)
+out, kill_at = sys.argv[1], int(sys.argv[2])
+rank = int(os.environ.get("RANK", 0))
+
+class Killed(Ordered):
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + self.training
+        if self.calls == kill_at and rank == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+model = make(Killed, seed=1 + rank)  # the first process's weights and order count
+fit(model, Batches(examples(), 20), examples(50, seed=1), epochs=6, patience=5, clip=1.0,
+    path=out + "/fit", save_every=0, device="cpu")
+save_model(model, f"{out}/model-{rank}")
+
+torch.manual_seed(1 + rank)
+# Two players: several forwards before a backward, and gradients that cross the other player.
+D, G = nn.Linear(8, 1), nn.Linear(4, 8)
+run = Run(30, device="cpu")
+d, g, opt_D, opt_G = run.prepare(
+    D=D, G=G, opt_D=adam(D.parameters(), 1e-2), opt_G=adam(G.parameters(), 1e-2))
+for x in run.batches(Batches(examples(), 20)):
+    z = x[:, :4]
+    run.descend(opt_D, nn.functional.softplus(d(g(z).detach()) - d(x)).mean())
+    run.descend(opt_G, nn.functional.softplus(-d(g(z))).mean())
+save_model(nn.ModuleList([D, G]), f"{out}/players-{rank}")
+"""
+
+
+class Ordered(nn.Module):
+    """Its buffer and each forward's draw must agree between processes; no other noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.randperm(8), persistent=False)
+        self.net = nn.Linear(8, 8)
+
+    def forward(self, x):
+        seen = (torch.randperm(8) < 4) if self.training else torch.ones(8)
+        logits = self.net(x[..., self.order] * seen)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def launch(folder, processes, kill_at=-1):
+    folder.mkdir(exist_ok=True)
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    return subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), script, folder, str(kill_at)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_two_processes_agree_with_one_and_resume_exactly(tmp_path):
+    for folder, processes in [("one", 1), ("two", 2)]:
+        done = launch(tmp_path / folder, processes)
+        assert done.returncode == 0, done.stderr
+    assert launch(tmp_path / "killed", 2, kill_at=45).returncode != 0
+    assert checkpoint.read(tmp_path / "killed/fit")[1]["step"] == 40
+    done = launch(tmp_path / "killed", 2)
+    assert done.returncode == 0, done.stderr
+
+    load = lambda name: checkpoint.read(tmp_path / name)
+    for name in ("model", "players"):
+        one, two, other = (
+            load(f"{p}/{name}-{r}")[0] for p, r in [("one", 0), ("two", 0), ("two", 1)]
+        )
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5)
+            assert torch.equal(two[key], other[key]), f"{name}: the two processes differ in {key}"
+    (one, one_record), (two, two_record), (again, again_record) = (
+        load(f"{p}/fit") for p in ("one", "two", "killed")
+    )
+    for row, expected in zip(two_record["history"], one_record["history"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)
+    assert again_record["history"] == two_record["history"]
+    for key in two:
+        assert torch.equal(again[key], two[key]), key
+
+
+# --- what a step does -------------------------------------------------------------------------
+
+
+def test_fit_climbs_to_the_maximum():
+    x = examples(2000)
+    model = Bernoulli()
+    history = fit(model, Batches(x, 100), x, epochs=20, learning_rate=0.1, device="cpu")
+    p = x.float().mean(0)
+    optimum = (p * p.log() + (1 - p) * (1 - p).log()).sum().item()
+    assert history["validation"][-1] == pytest.approx(optimum, abs=1e-3)
+    assert history["validation"][0] < history["validation"][1] < optimum
+
+
+def test_history_has_one_row_an_epoch():
+    model, data, validation = make(), Batches(examples(), BATCH), examples(50, seed=1)
+    history = fit(model, data, validation, epochs=3, schedule="constant", device="cpu")
+    assert isinstance(history, History)
+    assert json.loads(json.dumps(history)) == history
+    assert [*history[0]] == ["epoch", "step", "train", "validation", "learning_rate"]
+    assert history["epoch"] == [1, 2, 3]
+    assert history["step"] == [10, 20, 30]
+    assert history["learning_rate"] == [1e-3] * 3
+    assert not model.training
+    torch.manual_seed(0)
+    score = Run(1, device="cpu").score(model, validation, BATCH)
+    assert score == history["validation"][-1]
+
+
+def test_history_is_the_mean_over_the_epoch():
+    run = Run(25, device="cpu")
+    logged = []
+    for x in run.batches(Batches(examples(), BATCH)):
+        logged.append(x.mean())
+        run.log(grey=x.mean())
+    for row, start, end in zip(run.history, (0, 10, 20), (10, 20, 25), strict=True):
+        assert row["grey"] == pytest.approx(torch.stack(logged[start:end]).mean().item())
+
+
+def test_the_global_random_numbers_are_as_they_were_found():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    model, data, x = make(), Batches(examples(), BATCH), examples(50)
+    torch.manual_seed(5)
+    fit(model, data, x, epochs=1, device="cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_seed_decides():
+    assert_same(noisy_run(seed=1), noisy_run(seed=1))
+    assert noisy_run(seed=1)[1] != noisy_run(seed=2)[1]
+
+
+def test_clip_bounds_the_gradient():
+    norms = []
+
+    class Recording(torch.optim.SGD):
+        def step(self):
+            grads = [p.grad.flatten() for g in self.param_groups for p in g["params"]]
+            norms.append(torch.cat(grads).norm().item())
+            super().step()
+
+    for clip in (None, 0.05):
+        fit(
+            make(),
+            Batches(examples(), BATCH),
+            epochs=1,
+            clip=clip,
+            optimizer=Recording,
+            device="cpu",
+        )
+    free, clipped = norms[:10], norms[10:]
+    assert min(free) > 0.06
+    assert clipped == pytest.approx([0.05] * 10, rel=1e-4)
+
+
+def test_early_stop_ends_with_the_best_weights(tmp_path):
+    """Trained on data whose pixels differ, the model passes the validation's optimum and leaves."""
+    train, validation = examples(200, p=0.9), examples(500, seed=1, p=0.6)
+    weights = []
+
+    class Recording(Bernoulli):
+        def train(self, mode=True):
+            if not mode:
+                weights.append(self.logits.detach().clone())
+            return super().train(mode)
+
+    def run():
+        model = Recording()
+        arguments = {"epochs": 30, "learning_rate": 0.02, "schedule": "constant", "device": "cpu"}
+        path = tmp_path / "run"
+        history = fit(model, Batches(train, 20), validation, patience=3, path=path, **arguments)
+        return model, history
+
+    model, history = run()
+    best = max(range(len(history)), key=lambda i: history["validation"][i])
+    assert 0 < best < len(history) - 1
+    assert len(history) == best + 1 + 3
+    assert torch.equal(model.logits, weights[best])
+    assert not torch.equal(model.logits, weights[best + 1])
+    again, same = run()
+    assert same == history
+    assert torch.equal(again.logits, model.logits)
+
+
+def test_patience_needs_validation():
+    with pytest.raises(ValueError, match="patience needs validation"):
+        fit(make(), Batches(examples(), BATCH), epochs=1, patience=1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0.0, [1, 1, 1, 1]),
+        ("cosine", 0.0, [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
+        ("constant", 0.5, [0.5, 1, 1, 1]),
+        (lambda t: 1 - t, 0.0, [1, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_schedule(schedule, warmup, expected):
+    model = Bernoulli()
+    run = Run(4, schedule=schedule, warmup=warmup, device="cpu")
+    (optimizer,) = run.prepare(opt=torch.optim.SGD(model.parameters(), 0.1))
+    rates = [optimizer.param_groups[0]["lr"] for _ in run.batches(Batches(examples(), BATCH))]
+    assert rates == pytest.approx([0.1 * factor for factor in expected])
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_stepping_one_player_leaves_the_other_bit_for_bit():
+    D, G = nn.Linear(8, 1), nn.Linear(4, 8)
+    run = Run(20, device="cpu")
+    d, g, opt_D, opt_G = run.prepare(
+        D=D, G=G, opt_D=training.adam(D.parameters(), 0.1), opt_G=training.adam(G.parameters(), 0.1)
+    )
+    bits = lambda module: [p.detach().clone() for p in module.parameters()]
+    same = lambda module, before: list(map(torch.equal, module.parameters(), before))
+    for x in run.batches(Batches(examples(), BATCH)):
+        D_before, G_before = bits(D), bits(G)
+        fake = d(g(x[:, :4]))  # the discriminator's loss is not detached, on purpose
+        run.descend(opt_D, (F.softplus(fake) + F.softplus(-d(x))).mean())
+        assert all(same(G, G_before))
+        assert not any(same(D, D_before))
+        D_before = bits(D)
+        run.descend(opt_G, F.softplus(-d(g(x[:, :4]))).mean())
+        assert all(same(D, D_before))
+        assert not any(same(G, G_before))
+
+
+def test_gradients_do_not_add_up_between_players():
+    a, b = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+    run = Run(3, device="cpu")
+    opt_a, opt_b = run.prepare(a=torch.optim.SGD([a], 1.0), b=torch.optim.SGD([b], 1.0))
+    for _ in run.batches(Batches(examples(), BATCH)):
+        run.descend(opt_b, b - 100 * a)  # leaves its gradient in a
+        run.descend(opt_a, a + b)
+    assert (a.item(), b.item()) == (-2.0, -2.0)
+
+
+# --- precision and devices ----------------------------------------------------------------------
+
+
+def test_bf16_trains_on_the_cpu_and_leaves_the_model_as_it_was():
+    dtypes = set()
+
+    class Watching(Noisy):
+        def forward(self, x):
+            dtypes.add(self.net(x).dtype)
+            return super().forward(x)
+
+    model = make(Watching)
+    for precision, dtype in [
+        ("bf16", torch.bfloat16),
+        ("no", torch.float32),
+        ("bf16", torch.bfloat16),
+    ]:
+        dtypes.clear()
+        history = fit(
+            model,
+            Batches(examples(), BATCH),
+            examples(50),
+            epochs=4,
+            precision=precision,
+            device="cpu",
+        )
+        assert dtypes == {dtype}
+        assert history["train"][-1] > history["train"][0]
+        dtypes.clear()
+        model(examples().float())
+        assert dtypes == {torch.float32}
+        assert model.__dict__.keys() == Watching().__dict__.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "float16"}, "precision: one of no, bf16, fp16, not 'float16'"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not here"),
+        ({"device": "toaster"}, "device 'toaster' is not here"),
+        ({"schedule": "linear"}, "schedule: a function or one of"),
+    ],
+)
+def test_settings_that_do_not_exist(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Run(1, **arguments)
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    path = tmp_path / "run"
+
+    class Breaking(Bernoulli):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) * (float("nan") if self.calls == 14 else 1)
+
+    with pytest.raises(FloatingPointError, match=r"step 13: train = nan .*still holds"):
+        fit(Breaking(), Batches(examples(), BATCH), epochs=3, path=path, save_every=0, device="cpu")
+    tensors, record = checkpoint.read(path)
+    assert record["step"] == 13
+    assert tensors["model/logits"].isfinite().all()
+    with pytest.raises(FloatingPointError, match="step 13"):  # without saves: at the epoch's end
+        fit(Breaking(), Batches(examples(), BATCH), epochs=3, device="cpu")
+
+
+def test_nan_weights_are_not_saved(tmp_path):
+    model, path = Bernoulli(), tmp_path / "run"
+    run = Run(5, path=path, save_every=0, device="cpu")
+    call, optimizer = run.prepare(model=model, opt=torch.optim.SGD(model.parameters(), 0.1))
+
+    def loop():
+        for x in run.batches(Batches(examples(), BATCH)):
+            run.descend(optimizer, call(x).mean() * (math.inf if run.step == 2 else 1))
+
+    with pytest.raises(FloatingPointError, match="step 2: a weight of model is not finite"):
+        loop()
+    assert checkpoint.read(path)[1]["step"] == 2
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_nothing_pickles(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        pytest.fail("pickle")
+
+    for module, name in [(pickle, "loads"), (pickle, "load"), (pickle, "dumps"), (pickle, "dump")]:
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(torch, "save", refuse)
+    path = tmp_path / "run"
+    noisy_run(path, epochs=2, save_every=0)
+    noisy_run(path, epochs=2)
+    save_model(make(), tmp_path / "model")
+    load_model(make(), tmp_path / "model")
+    with safetensors.safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        assert json.loads(file.metadata()["record"])["step"] == 20
+    assert {"model/net.0.weight", "kept/net.0.weight", "optimizer/0/exp_avg"} <= names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, "seed: 3 there, 4 here"),
+        ({"epochs": 7}, "steps: 60 there, 70 here"),
+        ({"clip": None}, "clip: 1.0 there, None here"),
+        ({"learning_rate": 0.1}, "optimizer/groups: .*0.001.* there, .*0.1.* here"),
+        ({"optimizer": torch.optim.SGD}, "optimizer/class: Adam there, SGD here"),
+        ({"schedule": "constant"}, "schedule: "),
+        ({"precision": "bf16"}, "precision: no there, bf16 here"),
+    ],
+)
+def test_the_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
+    noisy_run(tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=rf"(?s)run is the checkpoint of another run.*{message}"
+    ):
+        noisy_run(tmp_path / "run", **change)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (lambda: make(features=8), lambda: Batches(examples(p=0.4), BATCH), "data/checksum"),
+        (lambda: make(features=8), lambda: Batches(examples(), BATCH, seed=1), "data/checksum"),
+        (lambda: make(features=8), lambda: Batches(examples(), 10), "data/batches: 10 there, 20"),
+        (
+            lambda: make(features=9),
+            lambda: Batches(examples(features=9), BATCH),
+            r"model/net.0.weight: torch.float32 \[16, 8\] there, torch.float32 \[16, 9\] here",
+        ),
+    ],
+)
+def test_the_checkpoint_of_another_model_or_data_is_refused(tmp_path, model, data, message):
+    path = tmp_path / "run"
+    fit(make(), Batches(examples(), BATCH), epochs=1, path=path, device="cpu")
+    with pytest.raises(CheckpointError, match=rf"(?s){path}.*{message}"):
+        fit(model(), data(), epochs=1, path=path, device="cpu")
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "run"
+    noisy_run(path, epochs=1)
+    data = path.read_bytes()
+    for spot in (0, 300, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:spot])
+        with pytest.raises(CheckpointError, match=f"{path} is damaged"):
+            noisy_run(path, epochs=1)
+    for spot in (len(data) // 2, len(data) - 1):  # one bit
+        path.write_bytes(data[:spot] + bytes([data[spot] ^ 1]) + data[spot + 1 :])
+        with pytest.raises(CheckpointError, match=f"{path} is damaged"):
+            noisy_run(path, epochs=1)
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="not written by this package"):
+        noisy_run(path, epochs=1)
+
+
+def test_save_and_load_a_model(tmp_path):
+    model, path = make(seed=1), tmp_path / "folder" / "model"
+    save_model(model, path)
+    other = load_model(make(seed=2), path)
+    assert_same((other.state_dict(), 0), (model.state_dict(), 0))
+    with pytest.raises(
+        CheckpointError, match=r"(?s)another model.*net.0.weight: .*8\] there, .*9\]"
+    ):
+        load_model(make(features=9), path)
+    save_model(make(Ordered, seed=1), path)
+    with pytest.raises(CheckpointError, match="constant buffers"):  # another order: another model
+        load_model(make(Ordered, seed=2), path)
+    with pytest.raises(FileNotFoundError):
+        load_model(model, tmp_path / "none")
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
+def test_silent_unless_asked(capfd, monkeypatch):
+    noisy_run()
+    assert capfd.readouterr() == ("", "")
+    noisy_run(progress=True)
+    assert "60/60" in capfd.readouterr().err
+    monkeypatch.setenv("COMPANION_PROGRESS", "1")
+    noisy_run()
+    assert "60/60" in capfd.readouterr().err
+    monkeypatch.setenv("COMPANION_PROGRESS", "0")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    noisy_run()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("person", [False, True], ids=["stored", "live"])
+def test_stored_outputs_hold_no_bar(person):
+    """nbclient executes as nbconvert, papermill and the book do: nobody could type an answer."""
+    code = "from companion.training import watched; print(watched())"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+
+    class Client(nbclient.NotebookClient):
+        async def async_start_new_kernel_client(self, **keywords):
+            client = await super().async_start_new_kernel_client(**keywords)
+            client.allow_stdin = person  # what a front end with a person tells the kernel
+            return client
+
+    Client(notebook, resources={"metadata": {"path": str(ROOT)}}).execute()
+    assert notebook.cells[0].outputs[0].text == f"{person}\n"
