@@ -158,7 +158,7 @@ def _rows(tokens):
             continue
         starts = not (_relation(solid[0]) or solid[0] in _CONTINUES or solid[0] == "&")
         row = [(t, d) for t, d in row if (t, d) != ("&", 0)]
-        while row[0][0].isspace() or row[0][0] in _SPACES:  # \quad that indents
+        while row and (row[0][0].isspace() or row[0][0] in _SPACES):  # \quad that indents
             row = row[1:]
         yield row, starts
 

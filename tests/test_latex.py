@@ -67,7 +67,7 @@ def test_aligned_derivation_is_one_chain():
 
 
 def test_rows_that_begin_anew_are_chains_of_their_own():
-    latex = r"\begin{aligned} a &= b \\ &= c \\ d &\le e \end{aligned}"
+    latex = r"\begin{aligned} a &= b \\ &= c \\ & \\ d &\le e \end{aligned}"
     assert split(latex) == one("a", "=", "b", "=", "c") + one("d", "≤", "e")
     latex = r"\begin{gathered} a = b \\ c = d \\ = e \end{gathered}"
     assert split(latex) == one("a", "=", "b") + one("c", "=", "d", "=", "e")
