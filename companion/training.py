@@ -16,8 +16,9 @@ The same script runs on several processes under ``torchrun --nproc_per_node=2 sc
 Resuming is exact because a step is a pure function of its number and of the state before it: the
 batch depends on (data seed, step) alone, and torch's global generators are seeded anew from
 (seed, step). A run killed at any moment and started again ends bit for bit where the
-uninterrupted one ends (same machine, versions and number of processes). What a loop keeps in
-Python variables does not travel: keep it in buffers, or in ``run.kept``.
+uninterrupted one ends (same machine, versions and number of processes; on a GPU, kernels that are
+deterministic). What a loop keeps in Python variables does not travel: keep it in buffers, or in
+``run.kept``.
 
 The same seed in every process lets a model draw one order or mask for all of them. Its other
 noise then repeats from process to process: unbiased, but not what one process would draw. Batch
@@ -26,16 +27,13 @@ statistics (BatchNorm) are those of each process's share.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +43,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from companion import checkpoint
+from companion import checkpoint, process
 from companion.checkpoint import CheckpointError, load_model, save_model
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ def fit(
         save_every:    seconds between checkpoints.
         device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
         precision:     "no" (float32), or autocast to "bf16" or "fp16".
-        progress:      show a bar; left out: only if someone is there to see it, `watched`.
+        progress:      show a bar; left out: only if someone is there to see it.
 
     Returns: one row an epoch: epoch, step, train and validation (mean objectives, nats; the
         former under the weights of each step), learning_rate.
@@ -194,15 +192,14 @@ class Run:
         self.path = None if path is None else Path(path)
         self.accelerator, self.device = _accelerator(device, precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.progress = (watched() if progress is None else progress) and self.rank == 0
+        self.progress = (process.watched() if progress is None else progress) and self.rank == 0
         self.step, self.finished, self.history = 0, steps == 0, History()
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.kept: dict[str, Tensor] = {}
-        self._rates: dict[str, list[float]] = {}  # base learning rate of every parameter group
         self._pending: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # on the device
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # total, count
-        self.save_every, self._saved, self._signal = save_every, time.monotonic(), 0
+        self.save_every, self._saved, self._signals = save_every, time.monotonic(), []
         factors = [round(self.factor(i / 8), 6) for i in range(8)]  # tells functions apart
         self.settings = {"steps": steps, "seed": seed, "precision": precision, "schedule": factors}
         self.settings |= settings or {}
@@ -216,6 +213,8 @@ class Run:
         """
         prepared = []
         for name, item in objects.items():
+            if name in self.settings or name in ("data", "kept"):
+                raise ValueError(f"the name {name!r} is taken: choose another")
             if isinstance(item, nn.Module):
                 self.modules[name] = item.to(self.device)
                 self._share(item)
@@ -223,9 +222,11 @@ class Run:
                 item = self.accelerator.prepare_model(_Call(item))
             else:
                 self.optimizers[name] = item
-                groups = [{k: v for k, v in g.items() if k != "params"} for g in item.param_groups]
+                for group in item.param_groups:
+                    group.setdefault("initial_lr", group["lr"])  # as torch's schedulers name it
+                leave = ("params", "lr")
+                groups = [{k: g[k] for k in g if k not in leave} for g in item.param_groups]
                 self.settings[name] = {"class": type(item).__name__, "groups": groups}
-                self._rates[name] = [group["lr"] for group in item.param_groups]
             prepared.append(item)
         return prepared
 
@@ -234,18 +235,24 @@ class Run:
 
         Between two of them the run seeds torch's global generators, sets the learning rates, and
         saves when it is time. Ctrl-C and SIGTERM act once the step under way is done and saved.
-        Afterwards generators and learning rates are as they were before.
+        Afterwards the generators are as they were before.
         """
         data = data.to(self.device)
         self.settings["data"] = {"batches": len(data)} | _fingerprint(data.batch(0))
         self._resume()
         for module in self.modules.values():
             module.train()
-        generators, wish = _generators(self.device), 0
-        with self._bar() as bar, _as_found(generators), self._signals_noted():
+        generators, wish = process.generators(self.device), 0
+        with (
+            self._bar() as bar,
+            process.reproducible(generators),
+            process.signals_put_off(self.path is not None) as self._signals,
+        ):
             while not self.finished and wish <= 1:
-                self._set_learning_rates(self.factor(self.step / self.steps))
-                _seed(generators, self.seed, self.step)
+                factor = self.factor(self.step / self.steps)
+                for group in (g for o in self.optimizers.values() for g in o.param_groups):
+                    group["lr"] = factor * group["initial_lr"]
+                process.seed_all(generators, self.seed, self.step)
                 yield data.batch(self.step, self.rank, self.world)
                 self.step += 1
                 self.finished |= self.step == self.steps
@@ -256,7 +263,7 @@ class Run:
                 wish = self._wish()
                 if wish:
                     self.save()
-            self._set_learning_rates(1.0)
+        wish = max([wish, *self._signals])
         if wish > 1:
             if self.rank == 0:
                 where = f"step {self.step} of {self.steps}, saved in {self.path}"
@@ -307,11 +314,12 @@ class Run:
         Every call draws the same random numbers, so that scores of two epochs compare.
         """
         self._share(model)
-        chunks, generators, training = x.split(batch_size), _generators(self.device), model.training
+        generators, training = process.generators(self.device), model.training
+        chunks = x.split(batch_size)
         sums = torch.zeros(len(chunks), device=self.device)
         model.eval()
         for i in range(self.rank, len(chunks), self.world):
-            _seed(generators, self.seed, f"chunk {i}")
+            process.seed_all(generators, self.seed, f"chunk {i}")
             with self.accelerator.autocast():
                 sums[i] = model(chunks[i].to(self.device, torch.float32)).sum()
         model.train(training)
@@ -321,11 +329,6 @@ class Run:
         """The factor on learning rates at ``progress`` in [0, 1): warm-up times schedule."""
         rise = (progress + 1 / max(self.steps, 1)) / self.warmup if self.warmup else 1.0
         return min(1.0, rise) * self.schedule(progress)
-
-    def _set_learning_rates(self, factor: float) -> None:
-        for name, rates in self._rates.items():
-            for group, rate in zip(self.optimizers[name].param_groups, rates, strict=True):
-                group["lr"] = factor * rate
 
     def save(self) -> None:
         """Write the checkpoint: all processes call it between the same two steps."""
@@ -381,9 +384,8 @@ class Run:
         """0: go on; 1: save; more: save, then give way to this signal. All processes agree."""
         if self.path is None:
             return 0
-        wish = self._signal or int(
-            self.finished or time.monotonic() - self._saved >= self.save_every
-        )
+        due = self.finished or time.monotonic() - self._saved >= self.save_every
+        wish = max([int(due), *self._signals])
         if self.world > 1:  # asking costs about as much as a small step: not every time
             wish = max(self._gather(wish)) if self.finished or self.step % 20 == 0 else 0
         return wish
@@ -407,7 +409,7 @@ class Run:
         """Bring the logged tensors to the host."""
         for name, entries in self._pending.items():
             steps, values = zip(*entries, strict=True)
-            values = self.accelerator.reduce(torch.stack(values).float(), "mean")
+            values = self.accelerator.reduce(torch.stack(values).to(self.device).float(), "mean")
             for step, value in zip(steps, values.tolist(), strict=True):
                 self._add(name, step, value)
         self._pending.clear()
@@ -434,45 +436,6 @@ class Run:
             from tqdm import tqdm
         terminal, silent = sys.stderr.isatty(), not self.progress
         return tqdm(total=self.steps, initial=self.step, leave=terminal, disable=silent)
-
-    @contextmanager
-    def _signals_noted(self):
-        """Put SIGINT and SIGTERM off until the step is saved; a second one acts at once."""
-        signals = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-        if self.path is None or threading.current_thread() is not threading.main_thread():
-            signals = {}
-
-        def note(signum, frame):
-            self._signal = signum
-            restore()
-
-        def restore():
-            for signum, handler in signals.items():
-                signal.signal(signum, handler)
-
-        for signum, handler in signals.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(signum, note)
-        try:
-            yield
-        finally:
-            restore()
-
-
-def watched() -> bool:
-    """Whether someone is there to see a progress bar: at a terminal, or at a notebook.
-
-    Programs that store outputs (nbconvert, nbclient, nbval, papermill, the book's build) run
-    cells without standard input, as nobody could answer; a person's notebook offers it. The
-    environment variable COMPANION_PROGRESS, 0 or 1, overrules both.
-    """
-    if "COMPANION_PROGRESS" in os.environ:
-        return os.environ["COMPANION_PROGRESS"] != "0"
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is not None:
-        return bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
-    return sys.stderr.isatty()
 
 
 class _Call(nn.Module):
@@ -510,40 +473,6 @@ def _accelerator(device, precision) -> tuple[accelerate.Accelerator, torch.devic
         mixed_precision=precision,
     )
     return accelerator, accelerator.device if several else device
-
-
-def _generators(device: torch.device) -> list[torch.Generator]:
-    """The global generators that computations on a device draw from."""
-    generators = [torch.default_generator]
-    if device.type == "mps":
-        generators.append(torch.mps._get_default_mps_generator())
-    elif device.type != "cpu":
-        module = torch.get_device_module(device)
-        module.init()
-        index = module.current_device() if device.index is None else device.index
-        generators.append(module.default_generators[index])
-    return generators
-
-
-def _seed(generators: list[torch.Generator], seed: int, what: int | str) -> None:
-    # Hashed, since torch's CPU generator heeds only the lowest 32 bits.
-    digest = hashlib.blake2b(f"training {seed} {what}".encode(), digest_size=8).digest()
-    for generator in generators:
-        generator.manual_seed(int.from_bytes(digest, "big"))
-
-
-@contextmanager
-def _as_found(generators: list[torch.Generator]):
-    """Leave torch's global generators as they are, and its convolutions deterministic inside."""
-    states = [generator.get_state() for generator in generators]
-    deterministic = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = deterministic
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 def _fingerprint(x: Tensor) -> dict:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from companion import checkpoint, training
+from companion import checkpoint, process, training
 from companion.data import Batches
 from companion.training import CheckpointError, History, Run, fit, load_model, save_model
 
@@ -104,7 +104,7 @@ def killed_after(lines, function, *arguments, **keywords):
     if child == 0:
         try:
             left = itertools.count(lines, -1)
-            ours = (training.__file__, checkpoint.__file__, __file__)
+            ours = (training.__file__, checkpoint.__file__, process.__file__, __file__)
 
             def trace(frame, event, argument):
                 if frame.f_code.co_filename not in ours:
@@ -348,6 +348,17 @@ def test_the_global_random_numbers_are_as_they_were_found():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_every_step_draws_anew():
+    draws = [
+        torch.rand(()).item() for _ in Run(50, device="cpu").batches(Batches(examples(), BATCH))
+    ]
+    assert len(set(draws)) == 50
+    again = [
+        torch.rand(()).item() for _ in Run(50, device="cpu").batches(Batches(examples(), BATCH))
+    ]
+    assert again == draws
+
+
 def test_the_seed_decides():
     assert_same(noisy_run(seed=1), noisy_run(seed=1))
     assert noisy_run(seed=1)[1] != noisy_run(seed=2)[1]
@@ -425,7 +436,14 @@ def test_schedule(schedule, warmup, expected):
     (optimizer,) = run.prepare(opt=torch.optim.SGD(model.parameters(), 0.1))
     rates = [optimizer.param_groups[0]["lr"] for _ in run.batches(Batches(examples(), BATCH))]
     assert rates == pytest.approx([0.1 * factor for factor in expected])
-    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.param_groups[0]["initial_lr"] == 0.1
+
+
+def test_a_name_is_given_once():
+    run = Run(1, device="cpu")
+    for name in ("seed", "data", "kept"):
+        with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
+            run.prepare(**{name: Bernoulli()})
 
 
 def test_stepping_one_player_leaves_the_other_bit_for_bit():
@@ -655,7 +673,7 @@ def test_silent_unless_asked(capfd, monkeypatch):
 @pytest.mark.parametrize("person", [False, True], ids=["stored", "live"])
 def test_stored_outputs_hold_no_bar(person):
     """nbclient executes as nbconvert, papermill and the book do: nobody could type an answer."""
-    code = "from companion.training import watched; print(watched())"
+    code = "from companion.process import watched; print(watched())"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
 
     class Client(nbclient.NotebookClient):

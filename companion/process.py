@@ -1,0 +1,89 @@
+"""What a training run borrows from its process: random generators, signals, someone watching."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """The global generators that computations on a device draw from."""
+    found = [torch.default_generator]
+    if device.type == "mps":
+        found.append(torch.mps._get_default_mps_generator())
+    elif device.type != "cpu":
+        module = torch.get_device_module(device)
+        module.init()
+        index = module.current_device() if device.index is None else device.index
+        found.append(module.default_generators[index])
+    return found
+
+
+def seed_all(generators: list[torch.Generator], seed: int, what: int | str) -> None:
+    """Start generators anew, at a place that (seed, what) decides."""
+    # Hashed, since torch's CPU generator heeds only the lowest 32 bits.
+    digest = hashlib.blake2b(f"training {seed} {what}".encode(), digest_size=8).digest()
+    for generator in generators:
+        generator.manual_seed(int.from_bytes(digest, "big"))
+
+
+@contextmanager
+def reproducible(generators: list[torch.Generator]) -> Iterator[None]:
+    """Deterministic convolutions inside; afterwards everything, generators too, as it was."""
+    states = [generator.get_state() for generator in generators]
+    deterministic = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = deterministic
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+@contextmanager
+def signals_put_off(wanted: bool) -> Iterator[list[int]]:
+    """Collect a SIGINT (Ctrl-C) or SIGTERM instead of obeying; a second one acts at once."""
+    noted = []
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        handlers = {}  # only the main thread may set any
+
+    def restore():
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+    def note(signum, frame):
+        noted.append(signum)
+        restore()
+
+    for signum, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(signum, note)
+    try:
+        yield noted
+    finally:
+        restore()
+
+
+def watched() -> bool:
+    """Whether someone is there to see a progress bar: at a terminal, or at a notebook.
+
+    Programs that store outputs (nbconvert, nbclient, nbval, papermill, the book's build) run
+    cells without standard input, as nobody could answer; a person's notebook offers it. The
+    environment variable COMPANION_PROGRESS, 0 or 1, overrules both.
+    """
+    if wish := os.environ.get("COMPANION_PROGRESS"):
+        return wish != "0"
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is not None:
+        return bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
+    return sys.stderr.isatty()
