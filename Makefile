@@ -60,8 +60,8 @@ execute: $(READY) ## run notebooks and store their outputs: NAME=... for some of
 	@$(BIN)/python tools/execute.py $(NAME)
 	@echo 'Outputs are stored. Next: git diff book, then make test'
 
-lock: ## renew requirements.txt to the newest versions that fit pyproject.toml
-	@PYTHON='$(PYTHON)' sh tools/lock.sh
+lock: $(READY) ## renew requirements.txt to the newest versions that fit pyproject.toml
+	@$(BIN)/python tools/lock.py $(if $(TORCH),--torch $(TORCH))
 	@echo 'requirements.txt is renewed. Next: make test'
 
 clean: ## remove all that was built, .venv too
