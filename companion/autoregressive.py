@@ -61,11 +61,9 @@ class Autoregressive(nn.Module, ABC):
         """Make a new model the independent one with these marginals: a better start than 1/2 each.
 
         Args:
-            marginals: the share of ones in each entry, shape ``(D,)``; kept within 0.001 and 0.999.
-
-        Source: Burda, Grosse & Salakhutdinov (2016), their code.
+            marginals: the share of ones in each entry, shape ``(D,)``; kept 1e-4 off 0 and 1.
         """
-        self.bias.copy_(marginals.clamp(0.001, 0.999).logit())
+        self.bias.copy_(marginals.clamp(1e-4, 1 - 1e-4).logit())
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Exact log-probability, ``(*batch, D) -> (*batch,)``, nats, Eq. (order-ensemble).
@@ -87,6 +85,7 @@ class Autoregressive(nn.Module, ABC):
                 f"x must have shape (*batch, {self.features}), got {tuple(x.shape)}; "
                 "images are flattened first: x.flatten(-2)"
             )
+        x = x.to(self.bias.dtype)
         logits = self.logits(x, which)
         # At least float32, whatever the precision the network ran in.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -65,18 +65,20 @@ def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> f
     Args:
         samples:  ``(N, D)``, D at most 20.
         log_prob: ``(N, D) -> (N,)``, nats.
+
+    Raises: ValueError if there are too few samples for the test.
     """
     expected = log_prob(all_binary(samples.shape[-1])).exp().double() * len(samples)
     observed = frequencies(samples) * len(samples)
+    if observed[expected == 0].any():
+        return 0.0  # what cannot happen has happened
     common = expected >= 5
-    expected = torch.cat([expected[common], expected[~common].sum()[None]])
-    observed = torch.cat([observed[common], observed[~common].sum()[None]])
-    filled = expected > 0
-    if observed[~filled].sum() > 0:
-        return 0.0
-    expected, observed = expected[filled], observed[filled]
-    statistic = ((observed - expected) ** 2 / expected).sum()
-    # The chi-squared distribution is a gamma distribution; its tail is the upper incomplete gamma.
-    return torch.special.gammaincc(
-        statistic.new_tensor((len(expected) - 1) / 2), statistic / 2
-    ).item()
+    if common.sum() < 2:
+        raise ValueError(f"{len(samples)} samples are too few to compare with the density")
+    rare = expected[~common].sum()
+    statistic = ((observed - expected)[common] ** 2 / expected[common]).sum()
+    if rare > 0:
+        statistic += (observed[~common].sum() - rare) ** 2 / rare
+    freedom = common.sum() + (rare > 0) - 1
+    # The chi-squared distribution is a gamma distribution; its tail is the incomplete gamma.
+    return torch.special.gammaincc(freedom.double() / 2, statistic / 2).item()

@@ -46,7 +46,8 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Estimate:
     finally:
         model.train(was_training)
     scores = -torch.cat(scores)
-    return Estimate(scores.mean().item(), scores.std().item() / math.sqrt(len(scores)))
+    deviation = scores.std().item() if len(scores) > 1 else math.nan
+    return Estimate(scores.mean().item(), deviation / math.sqrt(len(scores)))
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:

@@ -33,3 +33,13 @@ class MaskedLinear(nn.Module):
     def forward(self, x: Tensor, which: int = 0) -> Tensor:
         """``(*batch, in) -> (*batch, out)`` under the mask number ``which``."""
         return F.linear(x, self.mask[which] * self.weight, self.bias)
+
+
+def free_parameters(model: nn.Module) -> int:
+    """How many numbers of a model training can move: all but the weights that a mask hides."""
+    hidden = sum(
+        int((module.mask == 0).all(0).sum())
+        for module in model.modules()
+        if isinstance(module, MaskedLinear)
+    )
+    return sum(parameter.numel() for parameter in model.parameters()) - hidden

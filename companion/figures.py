@@ -1,0 +1,80 @@
+"""The look of the book's figures, and the figures that several chapters draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.axes import Axes
+from torch import Tensor
+
+# Okabe and Ito's palette: told apart with every common form of colour blindness.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+)
+
+STYLE = {
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "figure.figsize": (6.4, 3.2),
+    "font.size": 10.5,
+    "image.cmap": "gray_r",
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+}
+
+
+def use_style() -> None:
+    """Set the book's figure style for the running session."""
+    plt.rcParams.update(STYLE)
+
+
+def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
+    """Draw labelled rows of small square images.
+
+    Args:
+        rows: label -> images, shape ``(n, side, side)`` or ``(n, side * side)``; 0 is white, the
+            largest value black.
+        side: pixels along an edge; found from the shape if left out.
+    """
+    columns = max(len(images) for images in rows.values())
+    # The labels take about one inch on the left.
+    _, grid = plt.subplots(
+        len(rows), columns, figsize=(0.62 * columns + 1.1, 0.66 * len(rows)), squeeze=False
+    )
+    for axes, (label, images) in zip(grid, rows.items(), strict=True):
+        edge = side or (images.shape[-1] if images.dim() == 3 else round(images.shape[-1] ** 0.5))
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, image in zip(axes, images.reshape(len(images), edge, edge), strict=False):
+            axis.imshow(image.detach().cpu().float())
+        axes[0].text(
+            -0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=10
+        )
+    plt.show()
+
+
+def matrix(axis: Axes, values: Tensor, title: str, xlabel: str = "", ylabel: str = "") -> None:
+    """Draw a small matrix as black (one) and white (zero) cells with a grid between them."""
+    rows, columns = values.shape
+    axis.imshow(values.detach().cpu().float(), vmin=0, vmax=1, aspect="equal")
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axis.set_xticks(range(columns), range(1, columns + 1), fontsize=8)
+    axis.set_yticks(range(rows), range(1, rows + 1), fontsize=8)
+    axis.set_xticks([c - 0.5 for c in range(1, columns)], minor=True)
+    axis.set_yticks([r - 0.5 for r in range(1, rows)], minor=True)
+    axis.grid(which="minor", color="#999999", linewidth=0.6)
+    axis.tick_params(which="both", length=0)

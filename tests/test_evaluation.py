@@ -1,0 +1,122 @@
+"""Scores, and the property checks that guard the models and the exercises."""
+
+import math
+
+import pytest
+import torch
+
+from companion.autoregressive import FVSBN, MADE
+from companion.checks import (
+    all_binary,
+    dependence,
+    frequencies,
+    sampling_p_value,
+    total_probability,
+)
+from companion.evaluation import bits_per_dimension, nll
+from companion.nn import MaskedLinear, free_parameters
+
+
+def test_nll_of_a_known_density():
+    model = FVSBN(3, window=0).double()
+    marginals = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    model.start_from(marginals)
+    x = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 1], [0, 1, 1], [0, 0, 1]])
+    each = -torch.log(torch.where(x == 1, marginals, 1 - marginals)).sum(1)
+    for batch_size in (1, 2, 5, 1000):
+        estimate = nll(model, x, batch_size)
+        assert estimate.mean == pytest.approx(each.mean().item(), rel=1e-12)
+        expected = each.std().item() / math.sqrt(5)
+        assert estimate.standard_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_nll_scores_the_ensemble_and_leaves_the_mode_as_it_was():
+    orders = torch.stack([torch.arange(4), torch.arange(4).flip(0)])
+    model = MADE(4, (8,), orders)
+    for parameter in model.parameters():
+        parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+    x = all_binary(4)
+    expected = -model.eval().log_prob(x).mean().item()
+    model.train()
+    assert nll(model, x).mean == pytest.approx(expected)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.tensor([[0, 255, 3, 0]]), "binarise"),
+        (torch.zeros(0, 4), "no examples"),
+    ],
+)
+def test_nll_refuses_what_it_cannot_score(x, message):
+    with pytest.raises(ValueError, match=message):
+        nll(FVSBN(4), x)
+
+
+def test_one_example_has_no_standard_error():
+    assert math.isnan(nll(FVSBN(4), torch.zeros(1, 4)).standard_error)
+
+
+def test_fair_coins_cost_one_bit():
+    x = all_binary(4)
+    assert bits_per_dimension(nll(FVSBN(4).double(), x).mean, 4) == pytest.approx(1)
+
+
+def test_all_binary_lists_every_vector_once():
+    x = all_binary(5)
+    assert x.shape == (32, 5)
+    assert len(x.unique(dim=0)) == 32
+    assert torch.equal(frequencies(x), torch.full((32,), 1 / 32, dtype=torch.float64))
+    with pytest.raises(ValueError, match="1 to 20"):
+        all_binary(21)
+
+
+def test_total_probability_of_what_is_no_distribution():
+    assert total_probability(lambda x: torch.zeros(len(x)), 4) == pytest.approx(16)
+
+
+def test_dependence_finds_what_depends():
+    weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
+    assert torch.equal(dependence(lambda x: weight @ x, 2), weight != 0)
+
+
+def test_sampling_p_value_tells_right_from_wrong():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(16, generator=generator, dtype=torch.float64)
+    p[3] = 0
+    p = p / p.sum()
+    x = all_binary(4)
+
+    def log_prob(x):
+        return p.log()[(x.long() @ torch.tensor([8, 4, 2, 1]))]
+
+    values = []
+    for _ in range(200):
+        drawn = torch.multinomial(p, 2000, replacement=True, generator=generator)
+        values.append(sampling_p_value(x[drawn], log_prob))
+    values = torch.tensor(values)
+    # Under the density itself p-values are uniform: mean 1/2, within five standard errors.
+    assert abs(values.mean().item() - 0.5) < 5 * math.sqrt(1 / 12 / 200)
+    other = (p + p.flip(0)) / 2
+    drawn = torch.multinomial(other, 2000, replacement=True, generator=generator)
+    assert sampling_p_value(x[drawn], log_prob) < 1e-6
+    drawn[0] = 3
+    assert sampling_p_value(x[drawn], log_prob) == 0  # what cannot happen has happened
+    with pytest.raises(ValueError, match="too few"):
+        sampling_p_value(x[:1], log_prob)
+
+
+def test_free_parameters_leaves_out_what_masks_hide():
+    assert free_parameters(FVSBN(6, window=0)) == 6
+    assert free_parameters(FVSBN(6, window=1)) == 11
+    assert free_parameters(FVSBN(6)) == 6 + 15
+    two_orders = torch.stack([torch.arange(6), torch.arange(6).flip(0)])
+    # Between them the two orders use every direct connection but the diagonal.
+    single, double = (free_parameters(MADE(6, (1,), o).direct) for o in (None, two_orders))
+    assert (single, double) == (15, 30)
+
+
+def test_a_mask_of_the_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"\(out, in\)"):
+        MaskedLinear(torch.ones(3))
