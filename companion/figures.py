@@ -58,6 +58,9 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
     for axes, (label, images) in zip(grid, rows.items(), strict=True):
         edge = side or (images.shape[-1] if images.dim() == 3 else round(images.shape[-1] ** 0.5))
         for axis in axes:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
+        for axis in axes[len(images) :]:
             axis.set_axis_off()
         for axis, image in zip(axes, images.reshape(len(images), edge, edge), strict=False):
             axis.imshow(image.detach().cpu().float())
