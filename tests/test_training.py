@@ -141,7 +141,7 @@ def test_killed_at_any_line_a_run_ends_bit_for_bit_where_it_would_have(tmp_path,
     assert kills >= 5
     assert len(steps) >= 3
     assert torn >= (save_every == 0)  # some kills fell into a save
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_saving_does_not_change_a_run(tmp_path):
@@ -150,8 +150,10 @@ def test_saving_does_not_change_a_run(tmp_path):
 
 def test_a_finished_run_returns_at_once(tmp_path, monkeypatch):
     first = noisy_run(tmp_path / "run")
+    (tmp_path / "run.tmp").write_bytes(b"of a run killed while saving")
     monkeypatch.setattr(Run, "descend", lambda *_: pytest.fail("trained again"))
     assert_same(noisy_run(tmp_path / "run"), first)
+    assert os.listdir(tmp_path) == ["run"]
 
 
 def test_resume_with_another_memory_layout(tmp_path):
@@ -174,9 +176,19 @@ def test_resume_with_another_memory_layout(tmp_path):
     assert_same(run(tmp_path / "run"), reference)
 
 
+@pytest.fixture
+def obeyed():
+    """Both signals raise KeyboardInterrupt, also where the tests run in the background."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(signum, signal.default_int_handler) for signum in signals]
+    yield signals
+    for signum, handler in zip(signals, before, strict=True):
+        signal.signal(signum, handler)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, capfd):
-    path, before = tmp_path / "run", signal.getsignal(signum)
+def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, obeyed, capfd):
+    path = tmp_path / "run"
 
     class Interrupted(Noisy):
         calls = 0
@@ -187,23 +199,26 @@ def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, c
                 signal.raise_signal(signum)  # in the middle of a step
             return super().forward(x)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(make(Interrupted), Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
-        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(Interrupted), Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
     assert checkpoint.read(path)[1]["step"] == 7
     assert f"step 7 of 20, saved in {path}" in capfd.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is (
-        before if signum == signal.SIGINT else signal.default_int_handler
-    )
 
     resumed, whole = make(), make()
     fit(resumed, Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
     fit(whole, Batches(examples(), BATCH), epochs=2, device="cpu")
     assert_same((resumed.state_dict(), 0), (whole.state_dict(), 0))
+    assert all(signal.getsignal(s) is signal.default_int_handler for s in obeyed)
+
+
+def test_a_second_interrupt_acts_at_once(tmp_path, obeyed):
+    run = Run(5, path=tmp_path / "run", device="cpu")
+    batches = run.batches(Batches(examples(), BATCH))
+    next(batches)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert not run.path.exists()
 
 
 # --- several processes ------------------------------------------------------------------------
@@ -212,6 +227,7 @@ SCRIPT = """
 import os, signal, sys, torch
 from torch import nn
 from companion.data import Batches
+from companion.nn import MaskedLinear
 from companion.training import Run, adam, fit, save_model
 from tests.test_training import Ordered, examples, make
 
@@ -227,17 +243,20 @@ class Killed(Ordered):
         return super().forward(x)
 
 model = make(Killed, seed=1 + rank)  # the first process's weights and order count
-fit(model, Batches(examples(), 20), examples(50, seed=1), epochs=6, patience=5, clip=1.0,
+fit(model, Batches(examples(), 20), examples(50, seed=1), epochs=7, patience=5, clip=1.0,
     path=out + "/fit", save_every=0, device="cpu")
 save_model(model, f"{out}/model-{rank}")
 
 torch.manual_seed(1 + rank)
 # Two players: several forwards before a backward, and gradients that cross the other player.
-D, G = nn.Linear(8, 1), nn.Linear(4, 8)
+D = nn.Sequential(MaskedLinear(torch.rand(8, 8) < 0.5), nn.Linear(8, 1))
+nn.init.normal_(D[0].weight)
+G = nn.Linear(4, 8)
 run = Run(30, device="cpu")
 d, g, opt_D, opt_G = run.prepare(
     D=D, G=G, opt_D=adam(D.parameters(), 1e-2), opt_G=adam(G.parameters(), 1e-2))
 for x in run.batches(Batches(examples(), 20)):
+    assert len(x) == 20 // run.world
     z = x[:, :4]
     run.descend(opt_D, nn.functional.softplus(d(g(z).detach()) - d(x)).mean())
     run.descend(opt_G, nn.functional.softplus(-d(g(z))).mean())
@@ -335,6 +354,7 @@ def test_history_is_the_mean_over_the_epoch():
     for x in run.batches(Batches(examples(), BATCH)):
         logged.append(x.mean())
         run.log(grey=x.mean())
+    assert run.history["epoch"] == [1, 2, 3]  # the last one unfinished
     for row, start, end in zip(run.history, (0, 10, 20), (10, 20, 25), strict=True):
         assert row["grey"] == pytest.approx(torch.stack(logged[start:end]).mean().item())
 
@@ -618,6 +638,24 @@ def test_the_checkpoint_of_another_model_or_data_is_refused(tmp_path, model, dat
     fit(make(), Batches(examples(), BATCH), epochs=1, path=path, device="cpu")
     with pytest.raises(CheckpointError, match=rf"(?s){path}.*{message}"):
         fit(model(), data(), epochs=1, path=path, device="cpu")
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_last(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    save_model(make(seed=1), path)
+    before, calls = path.read_bytes(), []
+
+    def recorded(function):
+        def record(*arguments):
+            calls.append((function.__name__, path.read_bytes() == before))
+            return function(*arguments)
+
+        return record
+
+    monkeypatch.setattr(os, "fsync", recorded(os.fsync))
+    monkeypatch.setattr(os, "replace", recorded(os.replace))
+    save_model(make(seed=2), path)
+    assert calls == [("fsync", True), ("replace", True), ("fsync", False)]
 
 
 def test_damaged_files_are_named(tmp_path):
