@@ -82,8 +82,8 @@ class Autoregressive(nn.Module, ABC):
         """ln p_m(x) under one order, Eq. (ar-log-likelihood)."""
         if x.shape[-1] != self.features:
             raise ValueError(
-                f"x must have shape (*batch, {self.features}), got {tuple(x.shape)}; "
-                "images are flattened first: x.flatten(-2)"
+                f"x must have shape (*batch, {self.features}), got "
+                f"{tuple(x.shape)}; images are flattened first: x.flatten(-2)"
             )
         x = x.to(self.bias.dtype)
         logits = self.logits(x, which)
@@ -105,7 +105,7 @@ class Autoregressive(nn.Module, ABC):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Ancestral sampling, ``-> (*sample_shape, D)``: one network evaluation per entry.
+        """Ancestral sampling, ``-> (*sample_shape, D)``: one evaluation per entry.
 
         Each sample of an ensemble follows one order, drawn uniformly.
         """
@@ -115,7 +115,8 @@ class Autoregressive(nn.Module, ABC):
         for which, order in enumerate(self.orders):
             rows = (chosen == which).nonzero().squeeze(1)
             for i in order if len(rows) else ():
-                x[rows, i] = torch.sigmoid(self.logits(x[rows], which)[:, i]).bernoulli()
+                logit = self.logits(x[rows], which)[:, i]
+                x[rows, i] = torch.sigmoid(logit).bernoulli()
         return x.reshape(*sample_shape, self.features)
 
 
@@ -130,7 +131,7 @@ class FVSBN(Autoregressive):
         window:   how many of the previous entries a conditional may see, Eq. (ar-window); all if
                   left out. 0 is the independent model, 1 a Markov chain.
 
-    Source: Neal (1992), Sec. 3; Frey (1998), Sec. 2.4 for the name without hidden units.
+    Source: Neal (1992), without hidden units; Frey (1998).
     """
 
     def __init__(
@@ -142,10 +143,10 @@ class FVSBN(Autoregressive):
     ):
         super().__init__(features, order)
         if len(self.orders) > 1:
-            raise ValueError("an FVSBN has one order; ensembles of orders are for MADE")
+            raise ValueError("an FVSBN has one order; for several there is MADE")
         window = features if window is None else window
         if window < 0:
-            raise ValueError(f"window counts previous entries and cannot be negative: {window}")
+            raise ValueError(f"window counts entries, cannot be negative: {window}")
         rank = self.orders[0].argsort()
         distance = rank[:, None] - rank[None, :]
         # The problem is convex, so that zero weights are as good a start as any.
@@ -186,8 +187,8 @@ class MADE(Autoregressive):
         super().__init__(features, orders)
         if features < 2 or not hidden or min(hidden) < 1:
             raise ValueError(
-                f"MADE needs at least 2 entries and hidden layers of at least 1 unit; "
-                f"got features={features}, hidden={tuple(hidden)}"
+                "MADE needs at least 2 entries and hidden layers of at least 1 unit;"
+                f" got features={features}, hidden={tuple(hidden)}"
             )
         rank = self.orders.argsort(-1)  # (M, D): rank 0 comes first
         degrees = [1 + torch.arange(width) * (features - 1) // width for width in hidden]
@@ -201,7 +202,7 @@ class MADE(Autoregressive):
             MaskedLinear(rank[:, :, None] > rank[:, None, :], bias=False) if direct else None
         )
         for layer in self.layers:
-            # A unit of low degree has few inputs: scale each row by the inputs it really has.
+            # A unit of low degree has few inputs: scale by the inputs it really has.
             fan_in = layer.mask.float().mean(0).sum(-1, keepdim=True).clamp(min=1)
             layer.weight = nn.Parameter(torch.randn_like(layer.weight) * fan_in.rsqrt())
 
