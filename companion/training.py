@@ -32,19 +32,24 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import accelerate
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from companion import checkpoint, process
 from companion.checkpoint import CheckpointError, load_model, save_model
+
+with warnings.catch_warnings():
+    # accelerate imports tqdm's bar for notebooks, which asks for ipywidgets; text will do.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import accelerate
+    from accelerate.state import AcceleratorState
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -431,7 +436,7 @@ class Run:
 
     def _bar(self):
         if self.progress:
-            from tqdm.auto import tqdm  # imported late: it warns in kernels without ipywidgets
+            from tqdm.auto import tqdm
         else:
             from tqdm import tqdm
         terminal, silent = sys.stderr.isatty(), not self.progress
