@@ -50,6 +50,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     import accelerate
     from accelerate.state import AcceleratorState
+    from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -435,10 +436,6 @@ class Run:
         )
 
     def _bar(self):
-        if self.progress:
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
         terminal, silent = sys.stderr.isatty(), not self.progress
         return tqdm(total=self.steps, initial=self.step, leave=terminal, disable=silent)
 

@@ -153,10 +153,10 @@ def test_pages_offer_colab_edit_and_issue(pages):
 def test_the_repository_has_one_address():
     name = REPOSITORY.rsplit("/", 1)[1]
     texts = [ROOT / file for file in ("README.md", "index.md", "CONTRIBUTING.md", "CITATION.cff")]
-    texts += [ROOT / "pyproject.toml", *(ROOT / "book").glob("*.*"), *ROOT.glob("companion/*.py")]
+    texts += [ROOT / "pyproject.toml", *ROOT.glob("book/*.*"), *ROOT.glob("companion/*.py")]
     other = [
         f"{path.relative_to(ROOT)}: {found[0]}"
-        for path in texts
+        for path in filter(Path.is_file, texts)
         for found in re.finditer(rf"github(?:\.com)?/[\w.-]+/{name}\b", path.read_text("utf-8"))
         if found[0].split("/", 1)[1] != REPOSITORY.removeprefix("https://github.com/")
     ]
