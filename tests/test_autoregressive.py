@@ -290,6 +290,11 @@ def test_half_precision_scores_in_float32():
         half = model.log_prob(x)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, model.log_prob(x), rtol=0.02, atol=0.05)
+    # The same where the weights themselves are in half precision.
+    exact = model.log_prob(x)
+    stored = model.bfloat16().log_prob(x)
+    assert stored.dtype == torch.float32
+    torch.testing.assert_close(stored, exact, rtol=0.02, atol=0.05)
 
 
 def test_samples_carry_no_gradient_and_log_prob_does(build):

@@ -30,15 +30,20 @@ def test_nll_of_a_known_density():
         assert estimate.standard_error == pytest.approx(expected, rel=1e-12)
 
 
-def test_nll_scores_the_ensemble_and_leaves_the_mode_as_it_was():
-    orders = torch.stack([torch.arange(4), torch.arange(4).flip(0)])
-    model = MADE(4, (8,), orders)
-    for parameter in model.parameters():
-        parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+def test_nll_is_scored_in_evaluation_mode_and_leaves_the_mode_as_it_was():
+    class Noisy(FVSBN):
+        def logits(self, x, which=0):
+            return super().logits(x) + self.training * 5
+
+    model = Noisy(4)
     x = all_binary(4)
-    expected = -model.eval().log_prob(x).mean().item()
+    for training in (True, False):
+        model.train(training)
+        assert nll(model, x).mean == pytest.approx(4 * math.log(2))
+        assert model.training == training
     model.train()
-    assert nll(model, x).mean == pytest.approx(expected)
+    with pytest.raises(ValueError, match="shape"):
+        nll(model, torch.zeros(2, 5))
     assert model.training
 
 
