@@ -133,8 +133,6 @@ def test_the_reference_lists_every_module_of_the_package(pages):
         for path in (ROOT / "companion").iterdir()
         if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.stem[0] != "_"
     }
-    # Parts of training, which offers, and describes, what readers use of them.
-    modules -= {"module-companion.checkpoint", "module-companion.process"}
     assert modules == listed
 
 
@@ -153,7 +151,7 @@ def test_pages_offer_colab_edit_and_issue(pages):
 def test_the_repository_has_one_address():
     name = REPOSITORY.rsplit("/", 1)[1]
     texts = [ROOT / file for file in ("README.md", "index.md", "CONTRIBUTING.md", "CITATION.cff")]
-    texts += [ROOT / "pyproject.toml", *ROOT.glob("book/*.*"), *ROOT.glob("companion/*.py")]
+    texts += [ROOT / "pyproject.toml", *ROOT.glob("book/*.*"), *ROOT.glob("companion/**/*.py")]
     other = [
         f"{path.relative_to(ROOT)}: {found[0]}"
         for path in filter(Path.is_file, texts)

@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from companion import checkpoint, process, training
+from companion import training
 from companion.data import Batches
-from companion.training import CheckpointError, History, Run, fit, load_model, save_model
+from companion.training import (
+    CheckpointError,
+    History,
+    Run,
+    checkpoint,
+    fit,
+    load_model,
+    save_model,
+)
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, BATCH = 6, 20
@@ -104,7 +113,7 @@ def killed_after(lines, function, *arguments, **keywords):
     if child == 0:
         try:
             left = itertools.count(lines, -1)
-            ours = (training.__file__, checkpoint.__file__, process.__file__, __file__)
+            ours = {__file__, *map(str, Path(training.__file__).parent.glob("*.py"))}
 
             def trace(frame, event, argument):
                 if frame.f_code.co_filename not in ours:
@@ -114,7 +123,7 @@ def killed_after(lines, function, *arguments, **keywords):
                 return trace
 
             checkpoint.save_file = slow_save_file
-            training.time = SimpleNamespace(monotonic=itertools.count().__next__)
+            training.run.time = SimpleNamespace(monotonic=itertools.count().__next__)
             sys.settrace(trace)
             function(*arguments, **keywords)
         finally:
@@ -578,6 +587,15 @@ def test_nan_weights_are_not_saved(tmp_path):
     assert checkpoint.read(path)[1]["step"] == 2
 
 
+def test_one_file_imports_accelerate():
+    importing = [
+        path.name
+        for path in (ROOT / "companion").rglob("*.py")
+        if re.search(r"^\s*(import|from) accelerate\b", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert importing == ["devices.py"]
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -711,7 +729,7 @@ def test_silent_unless_asked(capfd, monkeypatch):
 @pytest.mark.parametrize("person", [False, True], ids=["stored", "live"])
 def test_stored_outputs_hold_no_bar(person):
     """nbclient executes as nbconvert, papermill and the book do: nobody could type an answer."""
-    code = "from companion.process import watched; print(watched())"
+    code = "from companion.training.process import watched; print(watched())"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
 
     class Client(nbclient.NotebookClient):

@@ -1,29 +1,4 @@
-"""Training: any device, mixed precision, several processes, and runs that survive being killed.
-
-`fit` maximises ``model(x).mean()``. `Run` is the engine below it, for loops written by hand::
-
-    run = Run(steps=20_000, path="gan.safetensors")
-    d, g, opt_D, opt_G = run.prepare(D=D, G=G, opt_D=opt_D, opt_G=opt_G)
-    for x in run.batches(data):
-        L_D = discriminator_loss(d(x), d(g(prior.sample((len(x),))).detach()))
-        run.descend(opt_D, L_D)
-        L_G = generator_loss(d(g(prior.sample((len(x),)))))
-        run.descend(opt_G, L_G)
-        run.log(L_D=L_D, L_G=L_G)
-
-The same script runs on several processes under ``torchrun --nproc_per_node=2 script.py``.
-
-Resuming is exact because a step is a pure function of its number and of the state before it: the
-batch depends on (data seed, step) alone, and torch's global generators are seeded anew from
-(seed, step). A run killed at any moment and started again ends bit for bit where the
-uninterrupted one ends (same machine, versions and number of processes; on a GPU, kernels that are
-deterministic). What a loop keeps in Python variables does not travel: keep it in buffers, or in
-``run.kept``.
-
-The same seed in every process lets a model draw one order or mask for all of them. Its other
-noise then repeats from process to process: unbiased, but not what one process would draw. Batch
-statistics (BatchNorm) are those of each process's share.
-"""
+"""The engine: it deals out the steps, carries them out, records them, and saves and resumes."""
 
 from __future__ import annotations
 
@@ -32,32 +7,21 @@ import os
 import signal
 import sys
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from tqdm.auto import tqdm
 
-from companion import checkpoint, process
-from companion.checkpoint import CheckpointError, load_model, save_model
-
-with warnings.catch_warnings():
-    # accelerate imports tqdm's bar for notebooks, which asks for ipywidgets; text will do.
-    warnings.filterwarnings("ignore", message="IProgress not found")
-    import accelerate
-    from accelerate.state import AcceleratorState
-    from tqdm.auto import tqdm
+from companion.training import checkpoint, devices, process
 
 if TYPE_CHECKING:
     from companion.data import Batches
 
-__all__ = ["CheckpointError", "History", "Run", "adam", "fit", "load_model", "save_model"]
-
-PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = {"constant": lambda t: 1.0, "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2}
 
 
@@ -66,103 +30,6 @@ class History(list):
 
     def __getitem__(self, key):
         return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
-
-
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam (Kingma & Ba, 2015), in one fused kernel where the device has one."""
-    parameters = list(parameters)
-    try:
-        return torch.optim.Adam(parameters, learning_rate, fused=True)
-    except RuntimeError:
-        return torch.optim.Adam(parameters, learning_rate)
-
-
-def fit(
-    model: nn.Module,
-    train: Batches,
-    validation: Tensor | None = None,
-    *,
-    epochs: int,
-    learning_rate: float = 1e-3,
-    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = adam,
-    schedule: str | Callable[[float], float] = "cosine",
-    warmup: float = 0.0,
-    clip: float | None = None,
-    patience: int | None = None,
-    seed: int = 0,
-    path: str | os.PathLike | None = None,
-    save_every: float = 60.0,
-    device: str | torch.device | None = None,
-    precision: str = "no",
-    progress: bool | None = None,
-) -> History:
-    """Train a model by gradient ascent on ``model(x).mean()``.
-
-    The model is trained in place and left in evaluation mode, on the device; torch's global
-    random numbers go on as if `fit` had not been called.
-
-    Args:
-        model:         ``model(x)`` is the objective to maximise, ``(B, *event) -> (B,)``, nats.
-        train:         mini-batches; an epoch is ``len(train)`` steps.
-        validation:    examples scored after each epoch, values used as they are, ``(N, *event)``.
-        learning_rate: before schedule and warm-up.
-        optimizer:     makes the optimiser from (parameters, learning rate).
-        schedule:      "cosine" (to 0), "constant", or a function of progress in [0, 1) that
-                       returns a factor on the learning rate.
-        warmup:        fraction of the steps over which the learning rate first rises from 0.
-        clip:          largest Euclidean norm of the gradient.
-        patience:      stop after so many epochs without a better validation score, and end with
-                       the weights of the best epoch.
-        path:          checkpoint file; if it exists, the run goes on from it.
-        save_every:    seconds between checkpoints.
-        device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
-        precision:     "no" (float32), or autocast to "bf16" or "fp16".
-        progress:      show a bar; left out: only if someone is there to see it.
-
-    Returns: one row an epoch: epoch, step, train and validation (mean objectives, nats; the
-        former under the weights of each step), learning_rate.
-    Raises:  FloatingPointError if the objective is not finite; CheckpointError if ``path`` is
-        damaged or of another run; ValueError for a setting or a device that does not exist.
-    """
-    if patience is not None and validation is None:
-        raise ValueError("patience needs validation data: without them no epoch is the best")
-    settings = {"clip": clip, "patience": patience}
-    if validation is not None:
-        settings["validation"] = _fingerprint(validation)
-    run = Run(
-        epochs * len(train),
-        schedule=schedule,
-        warmup=warmup,
-        seed=seed,
-        path=path,
-        save_every=save_every,
-        device=device,
-        precision=precision,
-        progress=progress,
-        settings=settings,
-    )
-    optimizer = optimizer(model.parameters(), learning_rate)
-    objective, optimizer = run.prepare(model=model, optimizer=optimizer)
-    for x in run.batches(train):
-        value = objective(x).mean()
-        run.descend(optimizer, -value, clip)
-        run.log(train=value)
-        if (run.step + 1) % len(train) == 0:
-            if validation is not None:
-                score = run.score(model, validation, len(x) * run.world)
-                run.log(validation=score)
-                if patience is not None:
-                    scores = [*run.history["validation"], score]
-                    best = scores.index(max(scores)) + 1
-                    if best == len(scores):
-                        run.kept = {k: v.clone() for k, v in model.state_dict().items()}
-                    elif len(scores) - best >= patience:
-                        run.stop()
-            run.log(learning_rate=optimizer.param_groups[0]["lr"])
-    if run.kept:
-        model.load_state_dict(run.kept)
-    model.eval()
-    return run.history
 
 
 class Run:
@@ -196,7 +63,7 @@ class Run:
         self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.steps, self.warmup, self.seed = steps, warmup, seed
         self.path = None if path is None else Path(path)
-        self.accelerator, self.device = _accelerator(device, precision)
+        self.accelerator, self.device = devices.accelerator(device, precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.progress = (process.watched() if progress is None else progress) and self.rank == 0
         self.step, self.finished, self.history = 0, steps == 0, History()
@@ -223,9 +90,9 @@ class Run:
                 raise ValueError(f"the name {name!r} is taken: choose another")
             if isinstance(item, nn.Module):
                 self.modules[name] = item.to(self.device)
-                self._share(item)
+                devices.share_buffers(item)
                 self.settings[name] = checkpoint.signature(item)
-                item = self.accelerator.prepare_model(_Call(item))
+                item = self.accelerator.prepare_model(devices.Call(item))
             else:
                 self.optimizers[name] = item
                 for group in item.param_groups:
@@ -244,13 +111,14 @@ class Run:
         Afterwards the generators are as they were before.
         """
         data = data.to(self.device)
-        self.settings["data"] = {"batches": len(data)} | _fingerprint(data.batch(0))
+        self.settings["data"] = {"batches": len(data)} | checkpoint.fingerprint(data.batch(0))
         self._resume()
         for module in self.modules.values():
             module.train()
         generators, wish = process.generators(self.device), 0
+        terminal, silent = sys.stderr.isatty(), not self.progress
         with (
-            self._bar() as bar,
+            tqdm(total=self.steps, initial=self.step, leave=terminal, disable=silent) as bar,
             process.reproducible(generators),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
@@ -319,7 +187,7 @@ class Run:
 
         Every call draws the same random numbers, so that scores of two epochs compare.
         """
-        self._share(model)
+        devices.share_buffers(model)
         generators, training = process.generators(self.device), model.training
         chunks = x.split(batch_size)
         sums = torch.zeros(len(chunks), device=self.device)
@@ -356,7 +224,7 @@ class Run:
                 "sums": self._sums,
                 "numbers": numbers,
                 "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
-                "versions": {m.__name__: m.__version__ for m in (torch, accelerate)},
+                "versions": devices.VERSIONS,
             }
             checkpoint.write(self.path, tensors, record)
         self._saved = time.monotonic()
@@ -384,7 +252,9 @@ class Run:
                 self.accelerator.scaler.load_state_dict(record["scaler"])
         steps = self._gather(self.step)
         if len(set(steps)) > 1:
-            raise CheckpointError(f"not every process sees the same {self.path}: steps {steps}")
+            raise checkpoint.CheckpointError(
+                f"not every process sees the same {self.path}: steps {steps}"
+            )
 
     def _wish(self) -> int:
         """0: go on; 1: save; more: save, then give way to this signal. All processes agree."""
@@ -395,12 +265,6 @@ class Run:
         if self.world > 1:  # asking costs about as much as a small step: not every time
             wish = max(self._gather(wish)) if self.finished or self.step % 20 == 0 else 0
         return wish
-
-    def _share(self, module: nn.Module) -> None:
-        """Give all processes the first one's buffers: orders drawn at random, running means."""
-        if self.world > 1:
-            for buffer in module.buffers():
-                buffer.copy_(accelerate.utils.broadcast(buffer.contiguous()))
 
     def _gather(self, number: int) -> list[int]:
         return self.accelerator.gather(torch.tensor([number], device=self.device)).tolist()
@@ -434,48 +298,3 @@ class Run:
             "add warm-up; in mixed precision, score logits in float32."
             + (f" {self.path} still holds the last good checkpoint." if saved else "")
         )
-
-    def _bar(self):
-        terminal, silent = sys.stderr.isatty(), not self.progress
-        return tqdm(total=self.steps, initial=self.step, leave=terminal, disable=silent)
-
-
-class _Call(nn.Module):
-    """What accelerate may wrap and patch, so that the caller's module stays as it is."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-        # Sent from process to process once (`Run._share`), not at every call: masks never change,
-        # and running means are not used in training.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-
-    def forward(self, *args, **kwargs):
-        return self.module(*args, **kwargs)
-
-
-def _accelerator(device, precision) -> tuple[accelerate.Accelerator, torch.device]:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: one of {', '.join(PRECISIONS)}, not {precision!r}")
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
-    if device.type == "cpu" and precision == "fp16":
-        raise ValueError('fp16 needs a GPU; on a CPU the precision is "bf16" or "no"')
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if several and device.index is not None:
-        raise ValueError(f"torchrun deals out the devices: ask for {device.type!r}, not {device}")
-    # accelerate fixes device and precision for the whole process; a notebook trains many models.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = accelerate.Accelerator(
-        cpu=device.type == "cpu",
-        device_placement=False,
-        mixed_precision=precision,
-    )
-    return accelerator, accelerator.device if several else device
-
-
-def _fingerprint(x: Tensor) -> dict:
-    return {"shape": list(x.shape), "checksum": checkpoint.checksum({"x": x.detach()})}

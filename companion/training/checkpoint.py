@@ -105,6 +105,11 @@ def signature(module: nn.Module) -> dict[str, str]:
     return types | {"checksum of constant buffers": str(checksum(constants))}
 
 
+def fingerprint(x: Tensor) -> dict:
+    """What tells these data from others."""
+    return {"shape": list(x.shape), "checksum": checksum({"x": x.detach()})}
+
+
 def refuse_differences(message: str, theirs: dict, ours: dict) -> None:
     """Raise CheckpointError, listing what differs between two trees of JSON, if anything does."""
 

@@ -1,0 +1,60 @@
+"""Any device, precision and number of processes: all that the package takes from accelerate."""
+
+from __future__ import annotations
+
+import os
+
+import accelerate
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+
+PRECISIONS = ("no", "bf16", "fp16")
+VERSIONS = {module.__name__: module.__version__ for module in (torch, accelerate)}
+
+
+def accelerator(
+    device: str | torch.device | None, precision: str
+) -> tuple[accelerate.Accelerator, torch.device]:
+    """The engine on a device, and that device, which under torchrun is the process's own."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: one of {', '.join(PRECISIONS)}, not {precision!r}")
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
+    if device.type == "cpu" and precision == "fp16":
+        raise ValueError('fp16 needs a GPU; on a CPU the precision is "bf16" or "no"')
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and device.index is not None:
+        raise ValueError(f"torchrun deals out the devices: ask for {device.type!r}, not {device}")
+    # accelerate fixes device and precision for the whole process; a notebook trains many models.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    engine = accelerate.Accelerator(
+        cpu=device.type == "cpu",
+        device_placement=False,
+        mixed_precision=precision,
+    )
+    return engine, engine.device if several else device
+
+
+class Call(nn.Module):
+    """What accelerate may wrap and patch, so that the caller's module stays as it is."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        # Sent from process to process once (`share_buffers`), not at every call: masks never
+        # change, and running means are not used in training.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers: orders drawn at random, running means."""
+    if accelerate.PartialState().num_processes > 1:
+        for buffer in module.buffers():
+            buffer.copy_(accelerate.utils.broadcast(buffer.contiguous()))

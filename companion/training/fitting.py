@@ -1,0 +1,114 @@
+"""Training one model by gradient ascent on its own objective."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from companion.training.checkpoint import fingerprint
+from companion.training.run import History, Run
+
+if TYPE_CHECKING:
+    from companion.data import Batches
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam (Kingma & Ba, 2015), in one fused kernel where the device has one."""
+    parameters = list(parameters)
+    try:
+        return torch.optim.Adam(parameters, learning_rate, fused=True)
+    except RuntimeError:
+        return torch.optim.Adam(parameters, learning_rate)
+
+
+def fit(
+    model: nn.Module,
+    train: Batches,
+    validation: Tensor | None = None,
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = adam,
+    schedule: str | Callable[[float], float] = "cosine",
+    warmup: float = 0.0,
+    clip: float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    path: str | os.PathLike | None = None,
+    save_every: float = 60.0,
+    device: str | torch.device | None = None,
+    precision: str = "no",
+    progress: bool | None = None,
+) -> History:
+    """Train a model by gradient ascent on ``model(x).mean()``.
+
+    The model is trained in place and left in evaluation mode, on the device; torch's global
+    random numbers go on as if `fit` had not been called.
+
+    Args:
+        model:         ``model(x)`` is the objective to maximise, ``(B, *event) -> (B,)``, nats.
+        train:         mini-batches; an epoch is ``len(train)`` steps.
+        validation:    examples scored after each epoch, values used as they are, ``(N, *event)``.
+        learning_rate: before schedule and warm-up.
+        optimizer:     makes the optimiser from (parameters, learning rate).
+        schedule:      "cosine" (to 0), "constant", or a function of progress in [0, 1) that
+                       returns a factor on the learning rate.
+        warmup:        fraction of the steps over which the learning rate first rises from 0.
+        clip:          largest Euclidean norm of the gradient.
+        patience:      stop after so many epochs without a better validation score, and end with
+                       the weights of the best epoch.
+        path:          checkpoint file; if it exists, the run goes on from it.
+        save_every:    seconds between checkpoints.
+        device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
+        precision:     "no" (float32), or autocast to "bf16" or "fp16".
+        progress:      show a bar; left out: only if someone is there to see it.
+
+    Returns: one row an epoch: epoch, step, train and validation (mean objectives, nats; the
+        former under the weights of each step), learning_rate.
+    Raises:  FloatingPointError if the objective is not finite; CheckpointError if ``path`` is
+        damaged or of another run; ValueError for a setting or a device that does not exist.
+    """
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation data: without them no epoch is the best")
+    settings = {"clip": clip, "patience": patience}
+    if validation is not None:
+        settings["validation"] = fingerprint(validation)
+    run = Run(
+        epochs * len(train),
+        schedule=schedule,
+        warmup=warmup,
+        seed=seed,
+        path=path,
+        save_every=save_every,
+        device=device,
+        precision=precision,
+        progress=progress,
+        settings=settings,
+    )
+    optimizer = optimizer(model.parameters(), learning_rate)
+    objective, optimizer = run.prepare(model=model, optimizer=optimizer)
+    for x in run.batches(train):
+        value = objective(x).mean()
+        run.descend(optimizer, -value, clip)
+        run.log(train=value)
+        if (run.step + 1) % len(train) == 0:
+            if validation is not None:
+                score = run.score(model, validation, len(x) * run.world)
+                run.log(validation=score)
+                if patience is not None:
+                    scores = [*run.history["validation"], score]
+                    best = scores.index(max(scores)) + 1
+                    if best == len(scores):
+                        run.kept = {k: v.clone() for k, v in model.state_dict().items()}
+                    elif len(scores) - best >= patience:
+                        run.stop()
+            run.log(learning_rate=optimizer.param_groups[0]["lr"])
+    if run.kept:
+        model.load_state_dict(run.kept)
+    model.eval()
+    return run.history
