@@ -73,7 +73,7 @@ class Autoregressive(nn.Module, ABC):
         The orders' probabilities are averaged, never their logits: only the former is a
         distribution.
 
-        Source: Uria, Murray & Larochelle (2014); Germain et al. (2015), Sec. 4.2.
+        Source: Uria, Murray & Larochelle (2014); Germain et al. (2015), Sec. 4.
         """
         each = [self._log_prob(x, m) for m in range(len(self.orders))]
         return torch.stack(each).logsumexp(0) - math.log(len(each))

@@ -17,7 +17,7 @@ class MaskedLinear(nn.Module):
             ``(M, out, in)`` for M masks over one weight matrix, chosen at each call.
         bias: add a bias per output.
 
-    Source: Germain, Gregor, Murray & Larochelle (2015), Sec. 3.
+    Source: Germain, Gregor, Murray & Larochelle (2015), Sec. 4.
     """
 
     def __init__(self, mask: Tensor, bias: bool = True):

@@ -93,9 +93,9 @@ def record(name, value, *, expect=None, within=None, unit="", digits=None):
             digits = max(0, -Decimal(str(expect)).as_tuple().exponent)
         if round(expect, digits) != expect:
             raise ValueError(f"record({name!r}): digits={digits} would not print expect={expect}")
-        text, tolerance = _text(name, expect, digits), f" ± {within}"
+        text, tolerance = _text(name, expect, digits), f" (checked to within {within})"
     _glue(name, text)
-    print(f"{name} = {text}{tolerance} {unit}".rstrip())
+    print(f"{name} = {text} {unit}".rstrip() + tolerance)
 
 
 def _underlying(obj):

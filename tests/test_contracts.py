@@ -62,7 +62,7 @@ def sound():
         new_code_cell(
             'record("nll", 0.8093, expect=0.809, within=0.001)',
             id="measure",
-            outputs=[glue("nll", "0.809"), stdout("nll = 0.809 ± 0.001\n")],
+            outputs=[glue("nll", "0.809"), stdout("nll = 0.809 (checked to within 0.001)\n")],
         ),
         new_markdown_cell(
             "It reaches {glue:text}`nll` nats. Others reach 0.9 nats {cite:p}`lecun1998`.",

@@ -30,6 +30,11 @@ WRONG = [
         lambda x, a: (x * a.sigmoid().log() + (1 - x) * (1 - a.sigmoid()).log()).sum(-1),
         "rounded to zero",
     ),
+    (
+        ar.check_log_likelihood,
+        lambda x, a: (x * a - (1 + a.exp()).log()).sum(-1),
+        "overflowed",
+    ),
     (ar.check_order_mask, lambda o: o[:, None] > o[None, :], "place in the order"),
     (ar.check_order_mask, lambda o: o.argsort()[:, None] >= o.argsort(), "itself"),
     (ar.check_order_mask, lambda o: o.argsort()[:, None] < o.argsort(), "transpose"),
@@ -65,7 +70,7 @@ def test_wrong_answers_are_told_why(check, answer, hint):
 
 def test_a_sampler_in_the_wrong_order_is_caught():
     def natural_order(model, n):
-        x = torch.zeros(n, model.features, dtype=torch.float64)
+        x = torch.zeros(n, model.features)
         with torch.no_grad():
             for i in range(model.features):
                 x[:, i] = torch.sigmoid(model.logits(x)[:, i]).bernoulli()

@@ -162,10 +162,25 @@ def test_docstrings_are_left_out_and_nothing_else():
         (0.12345, {"digits": 2}, "0.12", "n = 0.12"),
         (-1.5, {"digits": 1, "unit": "nats"}, "−1.5", "n = −1.5 nats"),
         ("2¹⁰", {}, "2¹⁰", "n = 2¹⁰"),
-        (92.3, {"expect": 92.0, "within": 0.6, "unit": "nats"}, "92.0", "n = 92.0 ± 0.6 nats"),
-        (torch.tensor(0.81), {"expect": 0.8, "within": 0.1}, "0.8", "n = 0.8 ± 0.1"),
-        (12345.6, {"expect": 12000, "within": 500}, "12,000", "n = 12,000 ± 500"),
-        (92.13, {"expect": 92.1, "within": 0.1, "digits": 2}, "92.10", "n = 92.10 ± 0.1"),
+        (
+            92.3,
+            {"expect": 92.0, "within": 0.6, "unit": "nats"},
+            "92.0",
+            "n = 92.0 nats (checked to within 0.6)",
+        ),
+        (
+            torch.tensor(0.81),
+            {"expect": 0.8, "within": 0.1},
+            "0.8",
+            "n = 0.8 (checked to within 0.1)",
+        ),
+        (12345.6, {"expect": 12000, "within": 500}, "12,000", "n = 12,000 (checked to within 500)"),
+        (
+            92.13,
+            {"expect": 92.1, "within": 0.1, "digits": 2},
+            "92.10",
+            "n = 92.10 (checked to within 0.1)",
+        ),
     ],
 )
 def test_record_glues_and_prints(displayed, capsys, value, options, text, line):

@@ -40,6 +40,10 @@ def check_log_likelihood(log_likelihood):
         "at a logit of -200 the answer should be -200: the logarithm of a sigmoid that has "
         "rounded to zero is lost; use the form without a sigmoid"
     )
+    large = log_likelihood(torch.ones(1, 1), torch.tensor([[200.0]]))
+    assert torch.allclose(large, torch.zeros(1)), (
+        "at a logit of 200 the answer should be 0: the exponential of the logit has overflowed"
+    )
 
 
 @exercise("ex-order-mask")
@@ -107,9 +111,9 @@ def check_ensemble(ensemble):
 def check_sampler(sample):
     """``sample(model, n)``: n ancestral samples, ``(n, D)``, in the model's own order."""
     torch.manual_seed(0)
-    model = FVSBN(5, [3, 0, 4, 2, 1]).double()
+    model = FVSBN(5, [3, 0, 4, 2, 1])
     for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape).double()
+        parameter.data.normal_()
     answer = sample(model, 20_000)
     assert answer.shape == (20_000, 5), f"shape (n, D), not {tuple(answer.shape)}"
     assert ((answer == 0) | (answer == 1)).all(), "samples are zeros and ones: draw, do not round"

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import torch
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from companion.autoregressive import FVSBN, MADE
 from companion.checks import all_binary, frequencies, total_probability
@@ -438,9 +438,13 @@ def bits(rng):
 @equation(
     "entropy-floor",
     r"""
+    \begin{aligned}
     -\sum_x p_{\text{data}}(x) \ln p(x)
-      = H(p_{\text{data}}) + D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p)
-      \ge H(p_{\text{data}})
+      &= -\sum_x p_{\text{data}}(x) \ln p_{\text{data}}(x)
+         + \sum_x p_{\text{data}}(x) \ln \frac{p_{\text{data}}(x)}{p(x)} \\
+      &= H(p_{\text{data}}) + D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p) \\
+      &\ge H(p_{\text{data}})
+    \end{aligned}
     """,
 )
 def entropy_floor(rng):
@@ -448,14 +452,46 @@ def entropy_floor(rng):
     model = random_parameters(MADE(4, (10,)), rng)
     log_p = model.log_prob(all_binary(4))
     yield side(-(data * log_p).sum(), wrong={"roles exchanged": -(log_p.exp() * data.log()).sum()})
-    entropy = torch.distributions.Categorical(data).entropy()
-    divergence = (data * (data.log() - log_p)).sum()
-    backward = (log_p.exp() * (log_p - data.log())).sum()
+    log_data = data.log()
+    divergence = (data * (log_data - log_p)).sum()
+    backward = (log_p.exp() * (log_p - log_data)).sum()
     yield side(
-        entropy + divergence,
-        wrong={"sign of the divergence": entropy - divergence, "its direction": entropy + backward},
+        -(data * log_data).sum() + divergence,
+        wrong={"second fraction turned round": -(data * log_data).sum() - divergence},
     )
-    yield side(-(data * data.log()).sum())
+    p = Categorical(data)
+    yield side(
+        p.entropy() + kl_divergence(p, Categorical(logits=log_p)),
+        wrong={
+            "sign of the divergence": p.entropy() - divergence,
+            "its direction": p.entropy() + backward,
+        },
+    )
+    yield side(torch.stack([-q * q.log() for q in data]).sum())
+
+
+@equation(
+    "gibbs-inequality",
+    r"""
+    \begin{aligned}
+    -D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p)
+      &= \sum_x p_{\text{data}}(x) \ln \frac{p(x)}{p_{\text{data}}(x)} \\
+      &\le \sum_x p_{\text{data}}(x) \Bigl(\frac{p(x)}{p_{\text{data}}(x)} - 1\Bigr) \\
+      &= 0
+    \end{aligned}
+    """,
+)
+def gibbs_inequality(rng):
+    data = random_table(rng, 2, 2, 2, 2).flatten()
+    p = table_of(random_parameters(MADE(4, (10,)), rng)).flatten()
+    yield side(-kl_divergence(Categorical(data), Categorical(p)))
+    ratio = p / data
+    yield side(
+        (data * ratio.log()).sum(),
+        wrong={"fraction turned round": -(data * ratio.log()).sum()},
+    )
+    yield side((data * (ratio - 1)).sum(), wrong={"one not subtracted": (data * ratio).sum()})
+    yield side(0)
 
 
 @equation(
