@@ -440,8 +440,8 @@ def bits(rng):
     r"""
     \begin{aligned}
     -\sum_x p_{\text{data}}(x) \ln p(x)
-      &= -\sum_x p_{\text{data}}(x) \ln p_{\text{data}}(x)
-         + \sum_x p_{\text{data}}(x) \ln \frac{p_{\text{data}}(x)}{p(x)} \\
+      &= -\sum_x p_{\text{data}}(x) \ln p_{\text{data}}(x) \\
+      &\quad + \sum_x p_{\text{data}}(x) \ln \frac{p_{\text{data}}(x)}{p(x)} \\
       &= H(p_{\text{data}}) + D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p) \\
       &\ge H(p_{\text{data}})
     \end{aligned}
