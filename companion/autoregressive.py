@@ -85,7 +85,7 @@ class Autoregressive(nn.Module, ABC):
                 f"x must have shape (*batch, {self.features}), got "
                 f"{tuple(x.shape)}; images are flattened first: x.flatten(-2)"
             )
-        x = x.to(self.bias.dtype)
+        x = x.to(self.bias)  # the model's device and precision
         logits = self.logits(x, which)
         # At least float32, whatever the precision the network ran in.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

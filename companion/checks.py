@@ -27,7 +27,7 @@ def total_probability(log_prob: Callable[[Tensor], Tensor], features: int) -> fl
         log_prob: ``(N, D) -> (N,)``, nats.
         features: D, at most 20.
     """
-    return log_prob(all_binary(features)).logsumexp(0).exp().item()
+    return log_prob(all_binary(features)).double().logsumexp(0).exp().item()
 
 
 def dependence(logits: Callable[[Tensor], Tensor], features: int, points: int = 16) -> Tensor:
@@ -52,7 +52,7 @@ def frequencies(samples: Tensor) -> Tensor:
     """How often each binary vector occurs, ``(N, D) -> (2**D,)``, in the order of all_binary."""
     features = samples.shape[-1]
     place = 2 ** torch.arange(features - 1, -1, -1)
-    counts = (samples.long() @ place).bincount(minlength=2**features)
+    counts = (samples.cpu().long() @ place).bincount(minlength=2**features)
     return counts.double() / len(samples)
 
 
@@ -68,7 +68,7 @@ def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> f
 
     Raises: ValueError if there are too few samples for the test.
     """
-    expected = log_prob(all_binary(samples.shape[-1])).exp().double() * len(samples)
+    expected = log_prob(all_binary(samples.shape[-1])).cpu().double().exp() * len(samples)
     observed = frequencies(samples) * len(samples)
     if observed[expected == 0].any():
         return 0.0  # what cannot happen has happened

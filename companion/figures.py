@@ -63,7 +63,7 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
         for axis in axes[len(images) :]:
             axis.set_axis_off()
         for axis, image in zip(axes, images.reshape(len(images), edge, edge), strict=False):
-            axis.imshow(image.detach().cpu().float())
+            axis.imshow(image.detach().cpu().float().numpy())
         axes[0].text(
             -0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=10
         )
@@ -73,7 +73,7 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
 def matrix(axis: Axes, values: Tensor, title: str, xlabel: str = "", ylabel: str = "") -> None:
     """Draw a small matrix as black (one) and white (zero) cells with a grid between them."""
     rows, columns = values.shape
-    axis.imshow(values.detach().cpu().float(), vmin=0, vmax=1, aspect="equal")
+    axis.imshow(values.detach().cpu().float().numpy(), vmin=0, vmax=1, aspect="equal")
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axis.set_xticks(range(columns), range(1, columns + 1), fontsize=8)
     axis.set_yticks(range(rows), range(1, rows + 1), fontsize=8)

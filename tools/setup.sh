@@ -53,4 +53,6 @@ pip="$venv/bin/python -m pip --disable-pip-version-check -qq"
 $pip install -r requirements.txt ||
     fail "Installing requirements.txt failed; pip says why above. Nothing else was changed."
 $pip install --no-deps --editable .
+# matplotlib lists the fonts once, and would say so in the middle of a notebook.
+"$venv/bin/python" -c 'import matplotlib.font_manager'
 printf '%s' "$want" >"$venv/.ready"
