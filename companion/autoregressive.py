@@ -75,11 +75,14 @@ class Autoregressive(nn.Module, ABC):
 
         Source: Uria, Murray & Larochelle (2014); Germain et al. (2015), Sec. 4.
         """
-        each = [self._log_prob(x, m) for m in range(len(self.orders))]
+        each = [self.order_log_prob(x, m) for m in range(len(self.orders))]
         return torch.stack(each).logsumexp(0) - math.log(len(each))
 
-    def _log_prob(self, x: Tensor, which: int) -> Tensor:
-        """ln p_m(x) under one order, Eq. (ar-log-likelihood)."""
+    def order_log_prob(self, x: Tensor, which: int = 0) -> Tensor:
+        """ln p_m(x) under one order, ``(*batch, D) -> (*batch,)``, nats.
+
+        Eq. (ar-log-likelihood), in the order number ``which``.
+        """
         if x.shape[-1] != self.features:
             raise ValueError(
                 f"x must have shape (*batch, {self.features}), got "
@@ -100,7 +103,7 @@ class Autoregressive(nn.Module, ABC):
         on average a lower bound of ``log_prob``. Otherwise ``log_prob`` itself.
         """
         if self.training and len(self.orders) > 1:
-            return self._log_prob(x, int(torch.randint(len(self.orders), ())))
+            return self.order_log_prob(x, int(torch.randint(len(self.orders), ())))
         return self.log_prob(x)
 
     @torch.no_grad()

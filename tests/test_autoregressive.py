@@ -233,7 +233,7 @@ def test_a_sampler_with_two_sigmoids_is_caught():
 def test_training_mode_of_an_ensemble_draws_one_order_for_the_batch():
     model = randomised(MADE(D, (40,), torch.stack(list(ORDERS.values()))))
     x = all_binary(D)[::4099]
-    each = [model._log_prob(x, m) for m in range(len(ORDERS))]
+    each = [model.order_log_prob(x, m) for m in range(len(ORDERS))]
     assert torch.equal(model(x), model.log_prob(x))
     model.train()
     torch.manual_seed(0)

@@ -92,7 +92,7 @@ def check_ensemble(ensemble):
         parameter.data = torch.randn(parameter.shape, generator=generator).double()
     x = all_binary(5)
     with torch.no_grad():
-        each = torch.stack([model._log_prob(x, m) for m in range(3)])
+        each = torch.stack([model.order_log_prob(x, m) for m in range(3)])
         answer = ensemble(each)
         assert answer.shape == (32,), f"one number per example: (32,), not {tuple(answer.shape)}"
         total = answer.exp().sum().item()
