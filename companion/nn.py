@@ -32,14 +32,55 @@ class MaskedLinear(nn.Module):
 
     def forward(self, x: Tensor, which: int = 0) -> Tensor:
         """``(*batch, in) -> (*batch, out)`` under the mask number ``which``."""
-        return F.linear(x, self.mask[which] * self.weight, self.bias)
+        return F.linear(x, self.masked_weight(which), self.bias)
+
+    def masked_weight(self, which: int = 0) -> Tensor:
+        """The weights that are left, ``(out, in)``."""
+        return self.mask[which] * self.weight
+
+
+class MaskedConv2d(nn.Conv2d):
+    r"""A convolution that sees earlier pixels only, Eq. (masked-convolution).
+
+    .. math:: y_{rc} = b + \sum_{s, t} M_{st} W_{st}\, x_{r + s,\, c + t}
+
+    with s and t running from -k/2 to k/2; pixels outside the image count as zero.
+
+    Args:
+        kind: "A" hides the centre too, for the first layer, whose input is the image itself; "B"
+            shows it, for the layers above, whose inputs have not seen the pixel either.
+        inputs, outputs: channels.
+        kernel: k, the odd width of the square kernel.
+
+    Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), Sec. 3.4.
+    """
+
+    def __init__(self, kind: str, inputs: int, outputs: int, kernel: int):
+        if kind not in ("A", "B"):
+            raise ValueError(f'a mask is of kind "A" or "B", not {kind!r}')
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"a kernel with a centre has an odd width, not {kernel}")
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        place = torch.arange(kernel * kernel).reshape(kernel, kernel)
+        centre = kernel * kernel // 2
+        mask = place <= centre if kind == "B" else place < centre
+        self.register_buffer("mask", mask.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, inputs, height, width) -> (B, outputs, height, width)``."""
+        return F.conv2d(x, self.masked_weight(), self.bias, padding=self.padding)
+
+    def masked_weight(self) -> Tensor:
+        """The weights that are left, ``(outputs, inputs, k, k)``."""
+        return self.mask * self.weight
 
 
 def free_parameters(model: nn.Module) -> int:
     """How many numbers of a model training can move: all but the weights that a mask hides."""
-    hidden = sum(
-        int((module.mask == 0).all(0).sum())
-        for module in model.modules()
-        if isinstance(module, MaskedLinear)
-    )
+    hidden = 0
+    for module in model.modules():
+        if isinstance(module, MaskedLinear):
+            hidden += int((module.mask == 0).all(0).sum())
+        elif isinstance(module, MaskedConv2d):
+            hidden += int((module.mask == 0).sum()) * module.weight[:, :, 0, 0].numel()
     return sum(parameter.numel() for parameter in model.parameters()) - hidden

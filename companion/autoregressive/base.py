@@ -1,0 +1,191 @@
+"""What all autoregressive models of binary vectors share: scoring, drawing, completing."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Autoregressive(nn.Module, ABC):
+    r"""Binary vectors, one Bernoulli conditional per entry, Eq. (ar-log-likelihood).
+
+    .. math:: \ln p(x) = \sum_{i=1}^{D} \ln p(x_i \mid x_{<i})
+
+    Given several orders, the model is their equal mixture, Eq. (order-ensemble).
+
+    Args:
+        features: D, the number of entries of x.
+        orders:   ``order[i]`` is the entry that comes i-th; a permutation of ``range(D)``, shape
+                  ``(D,)``, or M of them, shape ``(M, D)``. Left out: 0, 1, ..., D-1.
+
+    Raises: ValueError if an order is not a permutation.
+    """
+
+    def __init__(self, features: int, orders: Tensor | Sequence[int] | None = None):
+        super().__init__()
+        orders = torch.arange(features) if orders is None else torch.as_tensor(orders)
+        orders = orders.reshape(-1, orders.shape[-1])
+        if not torch.equal(orders.sort(-1).values, torch.arange(features).expand(len(orders), -1)):
+            raise ValueError(
+                f"an order lists each of the {features} entries 0..{features - 1} once; "
+                f"got {len(orders)} order(s) of length {orders.shape[-1]} that do not"
+            )
+        self.features = features
+        self.register_buffer("orders", orders, persistent=False)
+
+    @abstractmethod
+    def logits(self, x: Tensor, which: int = 0) -> Tensor:
+        """Logits of every p(x_i = 1 | x_<i) at once, ``(*batch, D) -> (*batch, D)``.
+
+        ``which`` chooses one of the model's orders.
+        """
+
+    @property
+    @abstractmethod
+    def bias(self) -> nn.Parameter:
+        """What is added to the logits whatever x is, shape ``(D,)``."""
+
+    @torch.no_grad()
+    def start_from(self, marginals: Tensor) -> None:
+        """Make a new model the independent one with these marginals: a better start than 1/2 each.
+
+        Args:
+            marginals: the share of ones in each entry, shape ``(D,)``; kept 1e-4 off 0 and 1.
+        """
+        self.bias.copy_(marginals.clamp(1e-4, 1 - 1e-4).logit())
+
+    # --- scoring ---
+
+    def log_conditionals(self, x: Tensor, which: int = 0) -> Tensor:
+        r"""ln p(x_i | x_<i) of every entry, ``(*batch, D) -> (*batch, D)``, nats.
+
+        Eq. (bernoulli-logit), in the order number ``which``.
+        """
+        if x.shape[-1] != self.features:
+            raise ValueError(
+                f"x must have shape (*batch, {self.features}), got "
+                f"{tuple(x.shape)}; images are flattened first: x.flatten(-2)"
+            )
+        x = x.to(self.bias)  # the model's device and precision
+        logits = at_least_float32(self.logits(x, which))
+        return -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+
+    def order_log_prob(self, x: Tensor, which: int = 0) -> Tensor:
+        """ln p_m(x) under one order, ``(*batch, D) -> (*batch,)``, nats.
+
+        Eq. (ar-log-likelihood), in the order number ``which``.
+        """
+        return self.log_conditionals(x, which).sum(-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Exact log-probability, ``(*batch, D) -> (*batch,)``, nats, Eq. (order-ensemble).
+
+        .. math:: \ln p(x) = \ln \frac1M \sum_{m=1}^{M} p_m(x)
+
+        The orders' probabilities are averaged, never their logits: only the former is a
+        distribution.
+
+        Source: Uria, Murray & Larochelle (2014); Germain et al. (2015), Sec. 4.
+        """
+        each = [self.order_log_prob(x, m) for m in range(len(self.orders))]
+        return torch.stack(each).logsumexp(0) - math.log(len(each))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What training maximises, ``(*batch, D) -> (*batch,)``, nats.
+
+        In training mode with several orders: ln p_m(x) of one order m drawn for the whole batch,
+        on average a lower bound of ``log_prob``. Otherwise ``log_prob`` itself.
+        """
+        if self.training and len(self.orders) > 1:
+            return self.order_log_prob(x, int(torch.randint(len(self.orders), ())))
+        return self.log_prob(x)
+
+    # --- drawing ---
+
+    @torch.no_grad()
+    def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
+        """Logits of p(x_i = 1 | x_<i), ``(B,)`` each, one entry after another in the order.
+
+        The caller writes entry i into ``x``, shape ``(B, D)``, before asking for the next. Here
+        every step evaluates the whole network; a model that keeps what it has computed overrides
+        this and yields the same numbers.
+        """
+        for i in self.orders[which]:
+            yield self.logits(x, which)[:, i]
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = (), *, cached: bool = True) -> Tensor:
+        """Ancestral sampling, Eq. (ancestral-sampling), ``-> (*sample_shape, D)``.
+
+        Each sample of an ensemble follows one order, drawn uniformly.
+
+        Args:
+            cached: keep what has been computed (`walk` of the model); False evaluates the whole
+                network for each entry, for comparison: the same samples from the same seed.
+        """
+        x = self.bias.new_zeros(math.prod(sample_shape), self.features)
+        which = torch.randint(len(self.orders), (len(x),), device=x.device)
+        known = torch.zeros(self.features, dtype=torch.bool, device=x.device)
+        return self._fill(x, known, which, cached).reshape(*sample_shape, self.features)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
+        r"""Draw the unknown entries given the known ones, Eq. (completion), exactly.
+
+        The known entries must come first in the model's order, in every one of them if it has
+        several; an ensemble then follows order m with probability in proportion to p_m(known).
+
+        Args:
+            x:     vectors of which only the known entries count, shape ``(*batch, D)``.
+            known: which entries are known, bool, shape ``(D,)``.
+
+        Returns: shape ``(*sample_shape, *batch, D)``, the known entries as they were.
+        Raises:  ValueError if an unknown entry comes before a known one.
+        """
+        known = torch.as_tensor(known, dtype=torch.bool, device=self.bias.device)
+        if known.shape != (self.features,) or x.shape[-1] != self.features:
+            raise ValueError(
+                f"known must have shape ({self.features},) and x (*batch, {self.features}); got "
+                f"{tuple(known.shape)} and {tuple(x.shape)}"
+            )
+        for order in self.orders:
+            if not known[order[: int(known.sum())]].all():
+                last = order[known[order]][-1]
+                first = order[~known[order]][0]
+                raise ValueError(
+                    f"entry {last} is known but entry {first}, which comes before it in the "
+                    "model's order, is not: there is no exact way to draw it without summing over "
+                    "all completions. Choose a model whose order begins with the known entries."
+                )
+        x = torch.where(known, x.to(self.bias), 0).expand(*sample_shape, *x.shape)
+        rows = x.reshape(-1, self.features).clone()
+        evidence = [
+            self.log_conditionals(rows, m)[:, known].sum(-1) for m in range(len(self.orders))
+        ]
+        which = torch.stack(evidence, -1).softmax(-1).multinomial(1).squeeze(-1)
+        return self._fill(rows, known, which, cached=True).reshape(x.shape)
+
+    def _fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool) -> Tensor:
+        """Draw the unknown entries of each row of x, in place, in the row's order."""
+        noise = torch.rand_like(at_least_float32(x))
+        for m, order in enumerate(self.orders.tolist()):
+            rows = (which == m).nonzero().squeeze(1)
+            if len(rows) == 0:
+                continue
+            part, u = x[rows], noise[rows]
+            walk = self.walk(part, m) if cached else Autoregressive.walk(self, part, m)
+            for i, logit in zip(order, walk, strict=True):
+                if not known[i]:
+                    part[:, i] = (u[:, i] < at_least_float32(logit).sigmoid()).to(x)
+            x[rows] = part
+        return x
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Probabilities are computed in float32 or better, whatever the network ran in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,62 @@
+"""The neural autoregressive distribution estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from companion.autoregressive.base import Autoregressive
+
+
+class NADE(Autoregressive):
+    r"""One hidden layer per conditional, all with the same weights, Eq. (nade).
+
+    .. math::
+        h_i = \sigma\Bigl(c + \sum_{j<i} W_j x_j\Bigr), \qquad
+        p(x_i = 1 \mid x_{<i}) = \sigma(b_i + V_i \cdot h_i)
+
+    The argument of h_{i+1} is that of h_i plus one term, so that a density and a sample both take
+    O(D H) multiplications.
+
+    Args:
+        features: D, the number of entries of x.
+        hidden:   H, the number of hidden units.
+        order:    the order of the entries, shape ``(D,)``.
+
+    Source: Larochelle & Murray (2011), Eqs. 7-9 and Algorithm 1.
+    """
+
+    def __init__(
+        self, features: int, hidden: int = 500, order: Tensor | Sequence[int] | None = None
+    ):
+        super().__init__(features, order)
+        if len(self.orders) > 1:
+            raise ValueError("a NADE has one order; for several there is MADE")
+        if hidden < 1:
+            raise ValueError(f"a NADE needs at least 1 hidden unit, not {hidden}")
+        # Weights add up over the entries that are on, about a tenth of a digit's.
+        self.W = nn.Parameter(torch.randn(features, hidden) * (1 + features / 10) ** -0.5)
+        self.c = nn.Parameter(torch.zeros(hidden))
+        self.V = nn.Parameter(torch.zeros(features, hidden))
+        self.b = nn.Parameter(torch.zeros(features))
+
+    @property
+    def bias(self) -> nn.Parameter:
+        return self.b
+
+    def logits(self, x: Tensor, which: int = 0) -> Tensor:
+        order = self.orders[0]
+        terms = x[..., order, None] * self.W[order]  # (*batch, D, H)
+        a = self.c + terms.cumsum(-2) - terms  # the sum over the earlier entries
+        logits = (a.sigmoid() * self.V[order]).sum(-1) + self.b[order]
+        return logits[..., order.argsort()]
+
+    @torch.no_grad()
+    def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
+        """One addition to the hidden units' argument per entry."""
+        a = self.c.expand(len(x), -1)
+        for i in self.orders[0].tolist():
+            yield a.sigmoid() @ self.V[i] + self.b[i]
+            a = a + x[:, i, None] * self.W[i]
