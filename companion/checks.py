@@ -47,6 +47,22 @@ def dependence(logits: Callable[[Tensor], Tensor], features: int, points: int = 
     return (jacobians != 0).any(0)
 
 
+def sees(logits: Callable[[Tensor], Tensor], features: int, output: int) -> Tensor:
+    """Which inputs one output depends on: a row of `dependence`, at little cost for large D.
+
+    Args:
+        logits:   ``(B, D) -> (B, D)``, differentiable, in float64.
+        features: D.
+        output:   the output, 0 to D - 1.
+
+    Returns: bool, shape ``(D,)``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(16, features, generator=generator, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(logits(x)[:, output].sum(), x)
+    return (gradient != 0).any(0)
+
+
 @torch.no_grad()
 def frequencies(samples: Tensor) -> Tensor:
     """How often each binary vector occurs, ``(N, D) -> (2**D,)``, in the order of all_binary."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from torch import Tensor
 
 # Okabe and Ito's palette: told apart with every common form of colour blindness.
@@ -81,3 +84,24 @@ def matrix(axis: Axes, values: Tensor, title: str, xlabel: str = "", ylabel: str
     axis.set_yticks([r - 0.5 for r in range(1, rows)], minor=True)
     axis.grid(which="minor", color="#999999", linewidth=0.6)
     axis.tick_params(which="both", length=0)
+
+
+def fields_of_view(views: Mapping[str, Tensor], pixel: int, side: int) -> None:
+    """Draw which of the earlier pixels the guess for one pixel depends on, a panel for each view.
+
+    Args:
+        views: title -> which pixels are seen, bool, shape ``(side * side,)``.
+        pixel: the one that is guessed; pixels are numbered row by row.
+        side:  pixels along an edge.
+    """
+    kinds = {"guessed": BLACK, "seen": SKY, "earlier, not seen": VERMILION, "later": "#eeeeee"}
+    figure, axes = plt.subplots(1, len(views), figsize=(2.4 * len(views), 3.1), squeeze=False)
+    for axis, (title, seen) in zip(axes[0], views.items(), strict=True):
+        kind = torch.where(torch.arange(side * side) < pixel, 2, 3)
+        kind[seen.cpu()] = 1
+        kind[pixel] = 0
+        axis.imshow(kind.reshape(side, side), cmap=ListedColormap(list(kinds.values())), vmax=3)
+        axis.set(title=title, xticks=[], yticks=[])
+    handles = [Patch(facecolor=color, label=name) for name, color in kinds.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=9)
+    plt.show()

@@ -6,11 +6,91 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from companion import checks
+from companion.autoregressive import MADE
 from companion.exercises import autoregressive as ar
 
 
 def pixels(D):
     return torch.arange(1, D + 1)
+
+
+# --- answers as the chapter has them, or nearly so ---------------------------------------------
+
+
+def nade_logits(x, W, c, V, b, *, own=False, start=1, offset=1, hidden=torch.sigmoid):
+    a, logits = start * c.expand(len(x), -1), []
+    for i in range(x.shape[1]):
+        after = a + x[:, i, None] * W[i]
+        logits.append(hidden(after if own else a) @ V[i] + offset * b[i])
+        a = after
+    return torch.stack(logits, 1)
+
+
+def kernel_mask(kind, kernel):
+    mask = torch.zeros(kernel, kernel)
+    m = kernel // 2
+    mask[:m] = 1
+    mask[m, : m + (kind == "B")] = 1
+    return mask
+
+
+def causal(model):
+    """Whether no entry depends on itself or a later one, in every order."""
+    for which, order in enumerate(model.orders):
+        place = order.argsort()
+        sees = checks.dependence(lambda x, m=which: model.logits(x, m), model.features)
+        if (sees & (place[:, None] <= place)).any():
+            return False
+    return True
+
+
+def complete_dependence(model):
+    place = model.orders[0].argsort()
+    return torch.equal(
+        checks.dependence(model.logits, model.features), place[:, None] > place[None]
+    )
+
+
+def sums_to_one(model):
+    return abs(checks.total_probability(model.log_prob, model.features) - 1) < 1e-6
+
+
+def samples_p_value(model):
+    return checks.sampling_p_value(model.sample((20_000,)), model.log_prob)
+
+
+def is_sound(model):
+    return sums_to_one(model) and samples_p_value(model) > 1e-4
+
+
+def overwrite(model, x, known, n):
+    x = x.repeat(n, 1)
+    for i in model.orders[0]:
+        if not known[i]:
+            x[:, i] = torch.bernoulli(torch.sigmoid(model.logits(x)[:, i]))
+    return x
+
+
+def complete(model, x, known, n):
+    x = overwrite(model, x, known, n)
+    log_w = model.log_conditionals(x)[:, known].sum(-1)
+    return x[torch.multinomial(log_w.softmax(0), n, replacement=True)]
+
+
+def complete_with_all_factors(model, x, known, n):
+    x = overwrite(model, x, known, n)
+    return x[torch.multinomial(model.log_prob(x).softmax(0), n, replacement=True)]
+
+
+def complete_by_enumeration(model, x, known, n):
+    rest = checks.all_binary(int((~known).sum()))
+    x = x.repeat(len(rest), 1)
+    x[:, ~known] = rest.to(x)
+    return x[torch.multinomial(model.log_prob(x).softmax(0), n, replacement=True)]
+
+
+# --- wrong answers -----------------------------------------------------------------------------
 
 
 WRONG = [
@@ -57,6 +137,37 @@ WRONG = [
     (ar.check_sampler, lambda model, n: torch.zeros(n, 4), "shape"),
     (ar.check_sampler, lambda model, n: torch.rand(n, 5), "zeros and ones"),
     (ar.check_sampler, lambda model, n: torch.rand(n, 5).round(), "do not follow"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a)[0], "a logit per entry"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a, own=True), "own prediction"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a, start=0), "what of c"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a, offset=0), "b is forgotten"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a, hidden=lambda a: a), "have a sigmoid"),
+    (ar.check_nade_logits, lambda *a: nade_logits(*a).sigmoid(), "probabilities"),
+    (ar.check_nade_logits, lambda x, *a: nade_logits(x.flip(1), *a), "not NADE's"),
+    (ar.check_kernel_mask, lambda kind, k: torch.ones(k), "shape"),
+    (ar.check_kernel_mask, lambda kind, k: torch.ones(k, k), "below"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask(kind, k).flip(0), "below"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask(kind, k).flip(1), "right"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask("B", k), "sees itself"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask("AB"[kind == "A"], k), "sees itself"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask("A", k), "nothing leaks"),
+    (ar.check_kernel_mask, lambda kind, k: kernel_mask(kind, k).tril(), "whole width"),
+    (ar.check_detective, lambda model: True, "a PixelCNN was let go that sums to 0.99"),
+    (ar.check_detective, lambda model: False, "a sound FVSBN was accused"),
+    (ar.check_detective, samples_p_value, "True or False"),
+    (ar.check_detective, sums_to_one, "sums to one and yet draws from another"),
+    (ar.check_detective, lambda m: causal(m) and sums_to_one(m), "sums to one and yet draws"),
+    (ar.check_detective, causal, "mixture of two orders was let go"),
+    (ar.check_detective, lambda m: samples_p_value(m) > 1e-4, "sums to 0.99"),
+    (ar.check_detective, lambda m: is_sound(m) or isinstance(m, MADE), "a MADE was let go"),
+    (ar.check_detective, complete_dependence, "a sound FVSBN was accused"),
+    (ar.check_detective, lambda m: is_sound(m) and samples_p_value(m) > 0.5, "by chance"),
+    (ar.check_completion, lambda model, x, known, n: x, "shape"),
+    (ar.check_completion, lambda model, x, known, n: torch.rand(n, 5), "zeros and ones"),
+    (ar.check_completion, lambda model, x, known, n: model.sample((n,)), "as they went in"),
+    (ar.check_completion, overwrite, "have not heard of it"),
+    (ar.check_completion, complete_with_all_factors, "by enumeration"),
+    (ar.check_completion, lambda model, x, known, n: x.repeat(n, 1), "by enumeration"),
 ]
 
 
@@ -87,3 +198,11 @@ def test_right_answers_pass():
         lambda log_p: log_p.logsumexp(0) - math.log(len(log_p))
     ).startswith("✓")
     assert ar.check_sampler.verdict(lambda model, n: model.sample((n,))).startswith("✓")
+    assert ar.check_nade_logits.verdict(nade_logits).startswith("✓")
+    assert ar.check_kernel_mask.verdict(kernel_mask).startswith("✓")
+    assert ar.check_detective.verdict(is_sound).startswith("✓")
+    assert ar.check_detective.verdict(
+        lambda model: causal(model) and samples_p_value(model) > 1e-4
+    ).startswith("✓")
+    assert ar.check_completion.verdict(complete).startswith("✓")
+    assert ar.check_completion.verdict(complete_by_enumeration).startswith("✓")

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from companion import training
+from companion.autoregressive import NADE, GatedPixelCNN
 from companion.data import Batches
 from companion.training import (
     CheckpointError,
@@ -740,3 +741,61 @@ def test_stored_outputs_hold_no_bar(person):
 
     Client(notebook, resources={"metadata": {"path": str(ROOT)}}).execute()
     assert notebook.cells[0].outputs[0].text == f"{person}\n"
+
+
+# --- the autoregressive models, which bring sums in blocks and other memory layouts -------------
+
+AUTOREGRESSIVE = {
+    "NADE": lambda: NADE(12, 6),
+    "GatedPixelCNN": lambda: GatedPixelCNN((3, 4), 4, 2, kernel=3, first_kernel=5),
+}
+
+
+def pictures(n=200, seed=0):
+    return examples(n, features=12, seed=seed)
+
+
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
+def test_an_autoregressive_model_resumes_bit_for_bit(tmp_path, name):
+    def run(path=None, stop=None, seed=1):
+        model = make(AUTOREGRESSIVE[name], seed)
+        run = Run(15, path=path, device="cpu", save_every=0)
+        call, optimizer = run.prepare(model=model, opt=training.adam(model.parameters(), 0.1))
+        for x in run.batches(Batches(pictures(), BATCH)):
+            if run.step == stop:
+                break
+            run.descend(optimizer, -call(x).mean())
+        return model.state_dict(), run.history
+
+    reference = run()
+    run(tmp_path / "run", stop=8)
+    assert_same(run(tmp_path / "run", seed=2), reference)
+
+
+PROCESS = """
+import os, sys, torch
+from companion.training import save_model
+from tests.test_training import AUTOREGRESSIVE, fitted
+
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+for name in AUTOREGRESSIVE:
+    save_model(fitted(name, seed=1 + rank), f"{sys.argv[1]}/{name}-{rank}")
+"""
+
+
+def fitted(name, seed=1):
+    model = make(AUTOREGRESSIVE[name], seed)
+    fit(model, Batches(pictures(), BATCH), pictures(50, seed=1), epochs=3, device="cpu")
+    return model
+
+
+def test_two_processes_agree_with_one_on_autoregressive_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", PROCESS)
+    done = launch(tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    for name in AUTOREGRESSIVE:
+        two, other = (checkpoint.read(tmp_path / f"{name}-{rank}")[0] for rank in range(2))
+        for key, one in fitted(name).state_dict().items():
+            torch.testing.assert_close(two[key], one, rtol=1e-4, atol=1e-5)
+            assert torch.equal(two[key], other[key]), f"{name}: the processes differ in {key}"

@@ -131,7 +131,7 @@ class Autoregressive(nn.Module, ABC):
         x = self.bias.new_zeros(math.prod(sample_shape), self.features)
         which = torch.randint(len(self.orders), (len(x),), device=x.device)
         known = torch.zeros(self.features, dtype=torch.bool, device=x.device)
-        return self._fill(x, known, which, cached).reshape(*sample_shape, self.features)
+        return self.fill(x, known, which, cached).reshape(*sample_shape, self.features)
 
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -168,9 +168,9 @@ class Autoregressive(nn.Module, ABC):
             self.log_conditionals(rows, m)[:, known].sum(-1) for m in range(len(self.orders))
         ]
         which = torch.stack(evidence, -1).softmax(-1).multinomial(1).squeeze(-1)
-        return self._fill(rows, known, which, cached=True).reshape(x.shape)
+        return self.fill(rows, known, which, cached=True).reshape(x.shape)
 
-    def _fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool) -> Tensor:
+    def fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool) -> Tensor:
         """Draw the unknown entries of each row of x, in place, in the row's order."""
         noise = torch.rand_like(at_least_float32(x))
         for m, order in enumerate(self.orders.tolist()):

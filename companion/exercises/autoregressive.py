@@ -3,9 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from companion.autoregressive import FVSBN, MADE
-from companion.checks import all_binary, sampling_p_value
+from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, PixelCNN
+from companion.checks import all_binary, sampling_p_value, total_probability
 from companion.exercises import exercise
+from companion.nn import MaskedConv2d
 
 
 @exercise("ex-window-parameters")
@@ -119,4 +120,202 @@ def check_sampler(sample):
     assert ((answer == 0) | (answer == 1)).all(), "samples are zeros and ones: draw, do not round"
     assert sampling_p_value(answer, model.log_prob) > 1e-4, (
         "the samples do not follow exp(log_prob): is each pixel drawn after those it depends on?"
+    )
+
+
+@exercise("ex-nade")
+def check_nade_logits(logits):
+    """``logits(x, W, c, V, b)``: NADE's logits, ``(B, D) -> (B, D)``, in O(D H) each."""
+    model = _random(NADE(6, 4), seed=0).float()
+    W, c, V, b = model.W, model.c, model.V, model.b
+    x = all_binary(6)[1::9].float()
+    answer = logits(x.clone(), W.clone(), c.clone(), V.clone(), b.clone())
+    assert answer.shape == x.shape, (
+        f"a logit per entry: {tuple(x.shape)}, not {tuple(answer.shape)}"
+    )
+    expected = model.logits(x)
+    terms = x[..., None] * W
+    earlier = terms.cumsum(-2) - terms
+
+    def is_answer(values):
+        return torch.allclose(answer.float(), values, atol=1e-5)
+
+    def output(h, b=b):
+        return (h * V).sum(-1) + b
+
+    assert not is_answer(output((c + earlier + terms).sigmoid())), (
+        "every entry takes part in its own prediction: when is it added to the running sum?"
+    )
+    assert not is_answer(output(earlier.sigmoid())), "the running sum starts at zero; what of c?"
+    assert not is_answer(output((c + earlier).sigmoid(), b=0)), "b is forgotten"
+    assert not is_answer(output(c + earlier)), "the hidden units have a sigmoid"
+    assert not is_answer(expected.sigmoid()), "these are probabilities: leave the last sigmoid out"
+    assert is_answer(expected), "the values are not NADE's logits"
+
+
+@exercise("ex-kernel-mask")
+def check_kernel_mask(mask):
+    """``mask(kind, kernel)``: what a masked convolution may see, ``(kernel, kernel)``."""
+    for kernel in (3, 5, 7):
+        m = kernel // 2
+        a, b = (torch.as_tensor(mask(kind, kernel)).bool() for kind in "AB")
+        for answer in (a, b):
+            assert answer.shape == (kernel, kernel), (
+                f"a kernel of {kernel} has a mask of shape {(kernel, kernel)}, not "
+                f"{tuple(answer.shape)}"
+            )
+            assert not answer[m + 1 :].any(), "the rows below the centre hold later pixels"
+            assert not answer[m, m + 1 :].any(), "to the right of the centre stand later pixels"
+        assert not a[m, m], (
+            "mask A shows the centre: the first layer reads the picture, and the pixel sees itself"
+        )
+        assert b[m, m], (
+            "mask B hides the centre: nothing leaks, but above the first layer that place holds "
+            "what earlier pixels have told, and it is lost"
+        )
+        for kind, answer in zip("AB", (a, b), strict=True):
+            assert torch.equal(answer, MaskedConv2d(kind, 1, 1, kernel).mask.bool()), (
+                f"no later pixel is seen, but mask {kind} hides earlier ones, too: which rows are "
+                "earlier in their whole width?"
+            )
+
+
+@exercise("ex-detective")
+def check_detective(is_sound):
+    """``is_sound(model)``: do its conditionals make a distribution, and does it draw from it?"""
+    torch.manual_seed(0)
+    for model in _sound_models():
+        answer = is_sound(model)
+        assert answer in (True, False), f"is_sound answers True or False, not {answer!r}"
+        assert answer, (
+            f"a sound {type(model).__name__} was accused: sums have rounding errors, small "
+            "p-values occur by chance, and a model may overlook some of the earlier pixels"
+        )
+    for model, complaint in _broken_models():
+        assert not is_sound(model), complaint
+
+
+@exercise("ex-clamping")
+def check_completion(complete):
+    """``complete(model, x, known, n)``: ``(D,), (D,) -> (n, D)``, whichever entries are known."""
+    torch.manual_seed(0)
+    D, n = 5, 20_000
+    model = _random(FVSBN(D, [3, 0, 4, 2, 1]), seed=1).float()
+    x = model.sample()
+    for places in ([0, 1], [2, 4], [3, 4], []):  # of the known entries in the model's order
+        known = torch.zeros(D, dtype=torch.bool)
+        known[model.orders[0][places]] = True
+        answer = complete(model, x.clone(), known.clone(), n)
+        assert answer.shape == (n, D), f"shape (n, D), not {tuple(answer.shape)}"
+        assert ((answer == 0) | (answer == 1)).all(), "completions are zeros and ones"
+        assert (answer == x)[:, known].all(), "the known entries must come out as they went in"
+        # The test wants independent draws. Draws chosen by weight among the same candidates are
+        # not, but a few of many nearly are.
+        few = answer[torch.randperm(n)[:1000]]
+        exact, overwriting = _p_values(few, model, known)
+        if exact < 1e-6:
+            assert overwriting < 1e-6, (
+                "the entries drawn before a known one have not heard of it: which factors of the "
+                "joint did the drawing leave out?"
+            )
+            raise AssertionError(
+                f"with {len(places)} entries known the draws do not follow the exact conditional, "
+                "which the check finds by enumeration"
+            )
+
+
+def _p_values(draws, model, known):
+    """Of completions: as draws from the exact conditional, and as draws by overwriting."""
+    unknown = ~known
+
+    def completed(rest):
+        x = draws[:1].repeat(len(rest), 1)
+        x[:, unknown] = rest.to(x)
+        return x
+
+    def overwriting(rest):
+        return model.log_conditionals(completed(rest))[:, unknown].sum(-1)
+
+    def exact(rest):
+        return model.log_prob(completed(rest)) - evidence
+
+    evidence = model.log_prob(completed(all_binary(int(unknown.sum())))).logsumexp(0)
+    return [sampling_p_value(draws[:, unknown], density) for density in (exact, overwriting)]
+
+
+# --- a line-up: small sound models, and one for each classic mistake ---------------------------
+
+
+def _random(model, seed, scale=1.0):
+    """The model in float64 with every parameter drawn at random: a fresh one hides its mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+class _SeesItself(PixelCNN):
+    """Mask B in the first layer, where mask A belongs."""
+
+    def __init__(self, shape):
+        super().__init__(shape, channels=4, layers=1)
+        self.first = MaskedConv2d("B", 1, 4, 3)
+
+
+class _Leaks(MADE):
+    """Outputs listen to hidden units of their own degree: ≥ for > in the last mask."""
+
+    def __init__(self, features):
+        super().__init__(features, (20,))
+        self.output.mask = (torch.arange(1, features + 1)[:, None] >= self._degrees(20))[None]
+
+
+class _AveragesLogits(MADE):
+    """Averages the logits of its orders, where probabilities of whole vectors belong."""
+
+    def log_prob(self, x):
+        logits = torch.stack([self.logits(x, m) for m in range(len(self.orders))]).mean(0)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+class _DrawsFromSquashed(FVSBN):
+    """Applies the sigmoid twice, in the sampler and not in the density."""
+
+    def walk(self, x, which=0):
+        for logit in super().walk(x, which):
+            yield logit.sigmoid()
+
+
+FEATURES, SHAPE, ORDERS = 6, (2, 3), torch.stack([torch.arange(6), torch.arange(6).flip(0)])
+
+
+def _sound_models():
+    yield _random(FVSBN(FEATURES, [3, 0, 5, 4, 2, 1]), seed=0)
+    yield _random(FVSBN(FEATURES, window=2), seed=0)
+    yield _random(NADE(FEATURES, 10), seed=0)
+    yield _random(MADE(FEATURES, (20,)), seed=0)
+    yield _random(MADE(FEATURES, (20,), ORDERS), seed=0)
+    yield _random(GatedPixelCNN(SHAPE, 4, 1, kernel=3, first_kernel=3), seed=0)
+
+
+def _broken_models():
+    """(model, what to say if it is let go)."""
+    # A leak so small that thousands of samples do not tell; the sum does.
+    model = _random(_SeesItself(SHAPE), seed=2, scale=0.1)
+    total = total_probability(model.log_prob, FEATURES)
+    yield model, f"a PixelCNN was let go that sums to {total:.4f}, which is no rounding error"
+    yield (
+        _random(_Leaks(FEATURES), seed=0),
+        "a MADE was let go in which a path leads from some pixels to themselves",
+    )
+    yield (
+        _random(_AveragesLogits(FEATURES, (20,), ORDERS), seed=0),
+        "a mixture of two orders was let go: each order alone is sound, the whole is no "
+        "distribution",
+    )
+    yield (
+        _random(_DrawsFromSquashed(FEATURES), seed=0),
+        "a model that sums to one and yet draws from another distribution was let go: what do you "
+        "ask of its samples?",
     )

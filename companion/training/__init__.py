@@ -31,6 +31,7 @@ with warnings.catch_warnings():
     # accelerate imports tqdm's bar for notebooks, which asks for ipywidgets; text will do.
     warnings.filterwarnings("ignore", message="IProgress not found")
     from companion.training.checkpoint import CheckpointError, load_model, save_model
+    from companion.training.devices import fast_precision
     from companion.training.fitting import adam, fit
     from companion.training.run import History, Run
 
@@ -39,6 +40,7 @@ __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "Run",
     "History",
     "adam",
+    "fast_precision",
     "save_model",
     "load_model",
     "CheckpointError",

@@ -6,10 +6,11 @@ import math
 import torch
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from companion.autoregressive import FVSBN, MADE
+from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN
+from companion.autoregressive.pixelcnn import gate
 from companion.checks import all_binary, frequencies, total_probability
 from companion.evaluation import bits_per_dimension, nll
-from companion.nn import MaskedLinear
+from companion.nn import MaskedConv2d, MaskedLinear
 from tests.equations import equation, side
 
 CHAPTER = "autoregressive-models"
@@ -23,11 +24,11 @@ def random_table(rng, *shape):
     return table / table.sum()
 
 
-def random_parameters(model, rng):
+def random_parameters(model, rng, scale=1):
     """The model in float64 with every parameter drawn at random."""
     model = model.double().eval().requires_grad_(False)
     for parameter in model.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=rng))
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
     return model
 
 
@@ -640,3 +641,402 @@ def ensemble_bound(rng):
     model, x, each = ensemble(rng)
     yield side(model.log_prob(x))
     yield side(each.mean(0), wrong={"sum instead of mean": each.exp().sum(0).log()})
+
+
+# --- NADE --------------------------------------------------------------------------------------
+
+
+def walked_hidden_units(model, x):
+    """h_i for each i, as the package's walk has them, ``(D, H)``.
+
+    The logit V_i h_i + b_i is the k-th hidden unit if V_i picks that one and b_i is zero.
+    """
+    D, H = model.V.shape
+    probe = NADE(D, H).double().requires_grad_(False)
+    probe.W.copy_(model.W)
+    probe.c.copy_(model.c)
+    h = torch.zeros(D, H)
+    for k in range(H):
+        probe.V.copy_(torch.eye(H)[k])
+        for i, logit in enumerate(probe.walk(x[None])):
+            h[i, k] = logit
+    return h
+
+
+def sums(model, x, seen):
+    """c + sum_j W_j x_j over the j for which ``seen(j, i)``, for each i, by plain loops."""
+    D = len(x)
+    return torch.stack(
+        [model.c + sum(model.W[j] * x[j] for j in range(D) if seen(j, i)) for i in range(D)]
+    )
+
+
+@equation(
+    "nade",
+    r"""
+    \begin{aligned}
+    h_i &= \sigma\Bigl(c + \sum_{j<i} W_j x_j\Bigr) \\
+    p(x_i = 1 \mid x_{<i}) &= \sigma(b_i + V_i \cdot h_i)
+    \end{aligned}
+    """,
+)
+def nade(rng):
+    D = 6
+    model = random_parameters(NADE(D, 4), rng)
+    x = all_binary(D)[int(torch.randint(1, 2**D - 1, (), generator=rng))]
+    a = sums(model, x, lambda j, i: j < i)
+    yield side(walked_hidden_units(model, x))
+    yield side(
+        1 / (1 + torch.exp(-a)),
+        wrong={
+            "the sum runs to i": sums(model, x, lambda j, i: j <= i).sigmoid(),
+            "later entries instead of earlier ones": sums(model, x, lambda j, i: j > i).sigmoid(),
+            "c forgotten": (a - model.c).sigmoid(),
+            "sigmoid forgotten": a,
+        },
+    )
+    ones = [torch.cat([x[:i], torch.ones(1), x[i + 1 :]]) for i in range(D)]
+    table = table_of(model)
+    yield side(torch.stack([by_enumeration(table, ones[i], range(D))[i] for i in range(D)]))
+
+    def output(a):
+        h = 1 / (1 + torch.exp(-a))
+        logits = [model.b[i] + sum(model.V[i, k] * h[i, k] for k in range(4)) for i in range(D)]
+        return torch.stack(logits).sigmoid()
+
+    yield side(
+        output(a),
+        wrong={
+            "a pixel sees itself": output(sums(model, x, lambda j, i: j <= i)),
+            "b forgotten": (output(a).logit() - model.b).sigmoid(),
+            "hidden units left linear": (model.b + (model.V * a).sum(1)).sigmoid(),
+            "sigmoid twice": output(a).sigmoid(),
+        },
+    )
+
+
+@equation(
+    "nade-recursion",
+    r"""
+    \begin{aligned}
+    a_{i+1} &= c + \sum_{j<i+1} W_j x_j \\
+            &= c + \sum_{j<i} W_j x_j + W_i x_i \\
+            &= a_i + W_i x_i
+    \end{aligned}
+    """,
+)
+def nade_recursion(rng):
+    D = 6
+    model = random_parameters(NADE(D, 4), rng)
+    x = all_binary(D)[int(torch.randint(1, 2 ** (D - 1), (), generator=rng)) * 2]
+    W, c = model.W, model.c
+    yield side(walked_hidden_units(model, x)[1:].logit())
+    yield side(
+        sums(model, x, lambda j, i: j < i + 1)[:-1],
+        wrong={"the sum one entry short": sums(model, x, lambda j, i: j < i)[:-1]},
+    )
+    terms = torch.diag(x) @ W
+    earlier = torch.ones(D, D).tril(-1) @ terms
+    yield side(
+        (c + earlier + terms)[:-1],
+        wrong={
+            "last term lost": (c + earlier)[:-1],
+            "last term of the next entry": (c + earlier)[:-1] + terms[1:],
+        },
+    )
+
+    def run(a, entries):
+        for i in entries:
+            a = a + W[i] * x[i]
+            yield a
+
+    yield side(
+        torch.stack(list(run(c, range(D - 1)))),
+        wrong={
+            "begun at zero": torch.stack(list(run(0 * c, range(D - 1)))),
+            "begun at the second entry": torch.stack(list(run(c, range(1, D)))),
+        },
+    )
+
+
+# --- convolutions ------------------------------------------------------------------------------
+
+
+def taps(kernel, x, rows, columns):
+    """sum_{s,t} kernel_{st} x_{r+s, c+t} by plain loops, zero outside: ``(C, h, w) -> (C', h, w)``.
+
+    Args:
+        kernel: ``(C', C, len(rows), len(columns))``.
+        rows, columns: the s and t that the kernel's rows and columns stand for.
+    """
+    _, height, width = x.shape
+    y = torch.zeros(len(kernel), height, width)
+    for r, c in itertools.product(range(height), range(width)):
+        for (a, s), (b, t) in itertools.product(enumerate(rows), enumerate(columns)):
+            if 0 <= r + s < height and 0 <= c + t < width:
+                y[:, r, c] += kernel[:, :, a, b] @ x[:, r + s, c + t]
+    return y
+
+
+@equation(
+    "masked-convolution",
+    r"y_{rc} = b + \sum_{s,\, t} M_{st} W_{st}\, x_{r+s,\, c+t}",
+)
+def masked_convolution(rng):
+    k = 2
+    x = torch.randn(1, 5, 6, generator=rng)
+    layers = [random_parameters(MaskedConv2d(kind, 1, 1, 2 * k + 1), rng) for kind in "AB"]
+    offsets = range(-k, k + 1)
+
+    a = torch.zeros(2 * k + 1, 2 * k + 1)
+    a[:k] = 1  # the rows above
+    a[k, :k] = 1  # to the left
+    b = a.clone()
+    b[k, k] = 1  # the centre
+
+    def by_loops(masks, flip=(), bias=1):
+        images = [
+            bias * layer.bias + taps((m * layer.weight).flip(flip), x, offsets, offsets)[0]
+            for layer, m in zip(layers, masks, strict=True)
+        ]
+        return torch.stack(images)
+
+    yield side(torch.stack([layer(x[None])[0, 0] for layer in layers]))
+    yield side(
+        by_loops([a, b]),
+        wrong={
+            "B for A": by_loops([b, b]),
+            "A for B": by_loops([a, a]),
+            "mask forgotten": by_loops([torch.ones_like(a)] * 2),
+            "rows and columns of the mask exchanged": by_loops([a.T, b.T]),
+            "kernel turned round, as in a true convolution": by_loops([a, b], flip=(-2, -1)),
+            "bias forgotten": by_loops([a, b], bias=0),
+        },
+    )
+
+
+@equation("gate", r"\operatorname{gate}(a) = \tanh(a_1) \odot \sigma(a_2)")
+def gating(rng):
+    a = torch.randn(2, 6, 3, 4, generator=rng)
+    yield side(gate(a))
+    first, second = a[:, :3].tanh(), 1 / (1 + torch.exp(-a[:, 3:]))
+    yield side(
+        torch.stack([first[:, j] * second[:, j] for j in range(3)], 1),
+        wrong={
+            "halves exchanged": a[:, 3:].tanh() * a[:, :3].sigmoid(),
+            "even and odd channels for halves": a[:, ::2].tanh() * a[:, 1::2].sigmoid(),
+            "sum instead of product": first + second,
+            "two sigmoids": a[:, :3].sigmoid() * second,
+        },
+    )
+
+
+@equation(
+    "gated-pixelcnn",
+    r"""
+    \begin{aligned}
+    v' &= v + \operatorname{gate}(W^{v} * v) \\
+    h' &= h + R \operatorname{gate}\bigl(W^{h} * h + L\,(W^{v} * v)\bigr)
+    \end{aligned}
+    """,
+)
+def gated_pixelcnn(rng):
+    k, shape = 2, (4, 5)
+    model = random_parameters(
+        GatedPixelCNN(shape, channels=3, layers=2, kernel=2 * k + 1, first_kernel=3), rng
+    )
+    for layer in (*model.vertical, *model.horizontal, *model.link, *model.residual):
+        layer.bias.zero_()  # the equation has none
+
+    # What the first layer is given, and what the second one: without the margins.
+    given = {"v": [], "h": []}
+    for v, h in zip(model.vertical, model.horizontal, strict=True):
+        v.register_forward_pre_hook(lambda _, a: given["v"].append(a[0][0, :, k:, k:-k].clone()))
+        h.register_forward_pre_hook(lambda _, a: given["h"].append(a[0][0, :, :, k:].clone()))
+    model.logits(torch.bernoulli(torch.full((math.prod(shape),), 0.5), generator=rng))
+    (v, v_next), (h, h_next) = given["v"], given["h"]
+
+    def gated(a):
+        return a[:3].tanh() / (1 + torch.exp(-a[3:]))
+
+    def pointwise(layer, a):
+        return torch.einsum("oi,ihw->ohw", layer.weight[:, :, 0, 0], a)
+
+    W_v, W_h = model.vertical[0].weight, model.horizontal[0].weight
+    R, L = model.residual[0], model.link[0]
+    sides, left, above = range(-k, k + 1), range(-k, 1), range(-k, 1)
+    vertical = taps(W_v, v, above, sides)
+    below = taps(W_v, v, range(k + 1), sides)
+    yield side(v_next)
+    yield side(
+        v + gated(vertical),
+        wrong={
+            "residual forgotten": gated(vertical),
+            "rows below": v + gated(below),
+            "rows strictly above": v + gated(taps(W_v, v, range(-k - 1, 0), sides)),
+            "halves exchanged": v + gated(vertical.roll(3, 0)),
+        },
+    )
+    horizontal, link = taps(W_h, h, [0], left), pointwise(L, vertical)
+    yield side(h_next)
+    yield side(
+        h + pointwise(R, gated(horizontal + link)),
+        wrong={
+            "gate taken before the link": h + pointwise(R, gated(horizontal) + gated(link)),
+            "link forgotten": h + pointwise(R, gated(horizontal)),
+            "residual forgotten": pointwise(R, gated(horizontal + link)),
+            "R forgotten": h + gated(horizontal + link),
+            "L forgotten": h + pointwise(R, gated(horizontal + vertical)),
+            "pixels to the right": h + pointwise(R, gated(taps(W_h, h, [0], range(k + 1)) + link)),
+            "vertical stack reads below": h + pointwise(R, gated(horizontal + pointwise(L, below))),
+        },
+    )
+
+
+# --- completions -------------------------------------------------------------------------------
+
+
+def conditionals_of(model, x):
+    """p(x_i | x_<i) for each i, from the package's logits."""
+    s = torch.sigmoid(model.logits(x))
+    return torch.where(x == 1, s, 1 - s)
+
+
+def completions(x, known):
+    """Every vector that agrees with x on the known entries, counting up in the unknown ones."""
+    vectors = x.repeat(2 ** int((~known).sum()), 1)
+    vectors[:, ~known] = all_binary(int((~known).sum()))
+    return vectors
+
+
+@equation(
+    "completion",
+    r"""
+    p(x_{>k} \mid x_{\le k}) = \frac{p(x_{\le k},\, x_{>k})}{p(x_{\le k})}
+                             = \prod_{i=k+1}^{D} p(x_i \mid x_{<i})
+    """,
+)
+def completion(rng):
+    D, n = 6, 60_000
+    k = int(torch.randint(2, 4, (), generator=rng))
+    model = random_parameters(MADE(D, (12,)), rng, scale=0.5)
+    known = torch.arange(D) < k
+    x = model.sample()
+    share = frequencies(model.complete(x, known, (n,))[:, ~known])
+    table = table_of(model)
+    joint = table[tuple(x[:k].long())].flatten()
+    exact = joint / joint.sum()
+    yield side(share, se=(exact * (1 - exact) / n).sqrt())
+    tails = table.reshape(2**k, -1).sum(0)
+    yield side(
+        exact,
+        wrong={
+            "not divided": joint,
+            "condition turned round": joint / tails,
+            "known entries ignored": tails,
+        },
+    )
+    each = conditionals_of(model, completions(x, known))
+    yield side(
+        each[:, k:].prod(-1),
+        wrong={
+            "one factor too many": each[:, k - 1 :].prod(-1),
+            "one factor too few": each[:, k + 1 :].prod(-1),
+        },
+    )
+
+
+def scattered(rng, D):
+    """A known set that is no prefix: without the first entry, with the last, and one between."""
+    known = torch.arange(D) == D - 1
+    known[int(torch.randint(1, D - 1, (), generator=rng))] = True
+    return known
+
+
+@equation(
+    "completion-sum",
+    r"p(x_U \mid x_K) = \frac{p(x_U, x_K)}{\sum_{x'_U} p(x'_U, x_K)}",
+)
+def completion_sum(rng):
+    D = 5
+    model = random_parameters(MADE(D, (12,)), rng, scale=0.5)
+    known = scattered(rng, D)
+    x = model.sample()
+    index = tuple(int(x[d]) if known[d] else slice(None) for d in range(D))
+    table = table_of(model)
+    joint = table[index].flatten()
+    exact = joint / joint.sum()
+    # Among the samples that happen to agree with x on the known entries, the share of each rest.
+    samples = model.sample((200_000,))
+    agreeing = samples[(samples == x)[:, known].all(1)]
+    share = frequencies(agreeing[:, ~known])
+    yield side(share, se=(exact * (1 - exact) / len(agreeing)).sqrt())
+    overwritten = conditionals_of(model, completions(x, known))[:, ~known].prod(-1)
+    rests = table.sum([d for d in range(D) if known[d]]).flatten()
+    yield side(
+        exact,
+        wrong={
+            "not divided": joint,
+            "divided by p(x_U)": joint / rests,
+            "known entries ignored": rests,
+            "known entries overwritten while drawing": overwritten,
+        },
+    )
+
+
+@equation(
+    "clamping",
+    r"""
+    p(x_U \mid x_K) \propto \prod_{i \in U} p(x_i \mid x_{<i})
+                    \cdot \prod_{i \in K} p(x_i \mid x_{<i})
+    """,
+)
+def clamping(rng):
+    D = 6
+    model = random_parameters(FVSBN(D), rng)
+    known = scattered(rng, D)
+    x = torch.bernoulli(torch.full((D,), 0.5), generator=rng)
+    joint = table_of(model)[tuple(int(x[d]) if known[d] else slice(None) for d in range(D))]
+    yield side(joint.flatten() / joint.sum())
+    vectors = completions(x, known)
+    s = torch.stack([fvsbn_logits(model, one).sigmoid() for one in vectors])
+    each = torch.where(vectors == 1, s, 1 - s)
+    drawn, weight = each[:, ~known].prod(-1), each[:, known].prod(-1)
+    yield side(
+        drawn * weight,
+        wrong={
+            "second product forgotten": drawn,
+            "first product forgotten": weight,
+            "divided by the second product": drawn / weight,
+        },
+    )
+
+
+# --- pixel by pixel ----------------------------------------------------------------------------
+
+
+@equation(
+    "nll-by-pixel",
+    r"""
+    \mathrm{NLL} = \sum_{i=1}^{D} \biggl( -\frac{1}{N}
+                   \sum_{n=1}^{N} \ln p\bigl(x_i^{(n)} \mid x_{<i}^{(n)}\bigr) \biggr)
+    """,
+)
+def nll_by_pixel(rng):
+    D = 5
+    model = random_parameters(NADE(D, 4), rng)
+    x = torch.bernoulli(torch.full((9, D), 0.5), generator=rng)
+    yield side(nll(model, x, batch_size=4).mean)
+    table = table_of(model)
+    conditionals = torch.stack([by_enumeration(table, one, range(D)) for one in x])  # (N, D)
+    pixels = -conditionals.log().mean(0)
+    yield side(
+        sum(pixels),
+        wrong={
+            "mean over the pixels": pixels.mean(),
+            "sum over the images": len(x) * pixels.sum(),
+            "sign": -pixels.sum(),
+            "logarithm of the mean": -conditionals.mean(0).log().sum(),
+            "first pixel lost": pixels[1:].sum(),
+        },
+    )

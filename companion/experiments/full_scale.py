@@ -1,0 +1,114 @@
+"""The models of `companion.presets`, trained at full scale, beside the published figures.
+
+Meant for a GPU. Without a name it prints the table. A run that was interrupted goes on from its
+checkpoint; a preset that has its row is not run again::
+
+    python -m companion.experiments.full_scale "Gated PixelCNN"
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from companion import data, evaluation, results, training
+from companion.nn import free_parameters
+from companion.presets import PRESETS
+
+EXPERIMENT = "full-scale"
+
+
+def recipe(name: str) -> dict:
+    """A preset in numbers, as its row keeps it: a row made by another one is outdated."""
+    preset = PRESETS[name]
+    parameters = free_parameters(preset.model())
+    return {"parameters": parameters, "batch_size": preset.batch_size} | preset.settings
+
+
+def train_preset(
+    name: str,
+    *,
+    path: str | os.PathLike,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    train: Tensor | None = None,
+    test: Tensor | None = None,
+) -> dict[str, float]:
+    """Train a preset and score it on test images that are drawn once.
+
+    Args:
+        name:      a key of ``PRESETS``.
+        path:      checkpoint file; if it exists, the run goes on from it.
+        device:    as of `training.fit`.
+        precision: as of `training.fit`; left out: `training.fast_precision`.
+        train:     grey images, uint8, ``(N, 784)``; left out: all 60,000.
+        test:      grey images, uint8, ``(N, 784)``; left out: all 10,000.
+
+    Returns: ``nll`` and its ``standard_error`` over the test images, nats; ``seconds`` of training,
+        unless the run went on from a checkpoint.
+    """
+    mnist = data.mnist()
+    if train is None:
+        train = torch.cat([mnist.train.images, mnist.validation.images]).flatten(1)
+    test = mnist.test.images.flatten(1) if test is None else test
+    preset = PRESETS[name]
+    torch.manual_seed(0)
+    model = preset.model()
+    model.start_from(train.double().mean(0) / 255)
+    precision = training.fast_precision(device) if precision is None else precision
+    batches = data.Batches(train, preset.batch_size, dynamic=True)
+    whole, start = not Path(path).exists(), time.perf_counter()
+    training.fit(model, batches, path=path, device=device, precision=precision, **preset.settings)
+    seconds = time.perf_counter() - start
+    score = evaluation.nll(model, data.binarize(test, seed=data.SEEDS["test"]), batch_size=250)
+    values = {"nll": round(score.mean, 4), "standard_error": round(score.standard_error, 4)}
+    return values | ({"seconds": round(seconds, 1)} if whole else {})
+
+
+def current_rows(name: str) -> list[dict]:
+    """The stored row of a preset, if it was made by the preset as it is now."""
+    rows, made_by = results.rows(EXPERIMENT, model=name), recipe(name)
+    return [row for row in rows if row["provenance"]["recipe"] == made_by]
+
+
+def table() -> str:
+    """All presets beside the published figures, nats, in Markdown."""
+    lines = [["model", "parameters", "NLL", "published"], ["---", "---:", "---:", "---:"]]
+    for name, preset in PRESETS.items():
+        ours = [
+            f"{row['values']['nll']:.2f} ± {row['values']['standard_error']:.2f}"
+            for row in current_rows(name)
+        ]
+        parameters = f"{recipe(name)['parameters']:,}"
+        lines.append([name, parameters, *(ours or ["not yet run"]), f"{preset.published:.2f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", nargs="?", choices=PRESETS, help="left out: print the table")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=["no", "bf16", "fp16"], help="left out: the fastest")
+    parser.add_argument("--path", help="checkpoint file; left out: runs/NAME.safetensors")
+    chosen = parser.parse_args(arguments)
+
+    if chosen.name and not current_rows(chosen.name):
+        precision = chosen.precision or training.fast_precision(chosen.device)
+        command = ["python", "-m", "companion.experiments.full_scale", chosen.name]
+        command += ["--device", chosen.device, "--precision", precision]
+        provenance = results.provenance(shlex.join(command), chosen.device)
+        path = chosen.path or Path("runs") / f"{chosen.name}.safetensors"
+        values = train_preset(chosen.name, path=path, device=chosen.device, precision=precision)
+        ours = {"recipe": recipe(chosen.name), "precision": precision}
+        results.add(EXPERIMENT, {"model": chosen.name}, values, provenance | ours)
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Does it matter in which order the pixels come, and for which model?
+
+Chapter: book/autoregressive-models.ipynb. All rows, skipping those that are there already::
+
+    python -m companion.experiments.pixel_orders
+
+The protocol is the chapter's: 50,000 training images binarised anew at every visit, the test images
+drawn once. Two runs side by side (``--models`` divides the work) do not disturb each other's rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from companion import data, evaluation, results, training
+from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, orders
+from companion.nn import free_parameters
+
+EXPERIMENT = "pixel-orders"
+SIDE = 28
+D = SIDE * SIDE
+
+# One seed decides the initial weights, the batches, and the random order.
+ORDERS = {
+    "raster": lambda seed: orders.raster(SIDE, SIDE),
+    "column": lambda seed: orders.column(SIDE, SIDE),
+    "random": lambda seed: orders.shuffled(SIDE, SIDE, seed),
+    "Hilbert": lambda seed: orders.hilbert(SIDE, SIDE),
+}
+
+# The model, the size of a batch, what `training.fit` is given, and how many images if not all.
+RECIPES = {
+    "FVSBN, window of a row": {
+        "model": lambda order: FVSBN(D, order, window=SIDE + 1),
+        "batch_size": 250,
+        "fit": {"epochs": 3, "learning_rate": 1e-1},
+    },
+    "FVSBN": {
+        "model": lambda order: FVSBN(D, order),
+        "batch_size": 250,
+        "fit": {"epochs": 3, "learning_rate": 1e-1},
+    },
+    "NADE": {
+        "model": lambda order: NADE(D, 100, order),
+        "batch_size": 100,
+        "fit": {"epochs": 2, "learning_rate": 5e-2, "warmup": 0.02},
+    },
+    "MADE": {
+        "model": lambda order: MADE(D, (500,), order),
+        "batch_size": 250,
+        "fit": {"epochs": 6, "learning_rate": 5e-3},
+    },
+    "Gated PixelCNN": {
+        "model": lambda order: GatedPixelCNN(
+            (SIDE, SIDE), channels=24, layers=3, kernel=5, first_kernel=15, order=order
+        ),
+        "batch_size": 64,
+        "images": 25_000,
+        "fit": {"epochs": 1, "learning_rate": 1e-2, "warmup": 0.05, "precision": "fast"},
+    },
+}
+
+
+def recipe(model: str) -> dict:
+    """A model's recipe in numbers, as its rows keep it: a row made by another one is outdated."""
+    settings = RECIPES[model]
+    parameters = free_parameters(settings["model"](None))
+    numbers = {name: settings[name] for name in ("batch_size", "images") if name in settings}
+    return {"parameters": parameters} | numbers | settings["fit"]
+
+
+def precision(model: str, device: str | torch.device | None = None) -> str:
+    """What "fast" means on this device; "no", float32, for the other models."""
+    fast = RECIPES[model]["fit"].get("precision") == "fast"
+    return training.fast_precision(device) if fast else "no"
+
+
+def train_one(
+    model: str,
+    order: str,
+    seed: int,
+    *,
+    device: str | torch.device | None = None,
+    train: Tensor | None = None,
+    test: Tensor | None = None,
+) -> dict[str, float]:
+    """Train one model from scratch and score it.
+
+    Args:
+        model:  a key of ``RECIPES``.
+        order:  a key of ``ORDERS``.
+        seed:   of the initial weights, the batches and the random order.
+        device: as of `training.fit`.
+        train:  grey images, uint8, ``(N, 784)``; left out: the chapter's.
+        test:   grey images, uint8, ``(N, 784)``, drawn once; left out: the chapter's.
+
+    Returns: ``nll`` and its ``standard_error`` over the test images, nats; ``seconds`` of training.
+    """
+    train = data.mnist().train.images.flatten(1) if train is None else train
+    test = data.mnist().test.images.flatten(1) if test is None else test
+    settings = RECIPES[model]
+    torch.manual_seed(seed)
+    net = settings["model"](ORDERS[order](seed))
+    net.start_from(train.double().mean(0) / 255)
+    fit = settings["fit"] | {"precision": precision(model, device)}
+    images = train[: settings.get("images")]
+    batches = data.Batches(images, settings["batch_size"], dynamic=True, seed=seed)
+    start = time.perf_counter()
+    training.fit(net, batches, seed=seed, device=device, **fit)
+    seconds = time.perf_counter() - start
+    score = evaluation.nll(net, data.binarize(test, seed=data.SEEDS["test"]), batch_size=250)
+    return {
+        "nll": round(score.mean, 4),
+        "standard_error": round(score.standard_error, 4),
+        "seconds": round(seconds, 1),
+    }
+
+
+def current_rows() -> list[dict]:
+    """The stored rows that were made by the recipes as they are now."""
+    recipes = {model: recipe(model) for model in RECIPES}
+    return [
+        row
+        for row in results.rows(EXPERIMENT)
+        if row["provenance"]["recipe"] == recipes.get(row["settings"]["model"])
+    ]
+
+
+def summary(rows: list[dict]) -> dict[tuple[str, str], tuple[float, float, int]]:
+    """Mean NLL, its standard deviation over seeds (NaN for one seed), nats, and number of seeds.
+
+    Args:    rows: of `current_rows`.
+    Returns: a triple for each (model, order), in the order of ``RECIPES`` and ``ORDERS``.
+    """
+    found = {}
+    for key in ((model, order) for model in RECIPES for order in ORDERS):
+        scores = [
+            row["values"]["nll"]
+            for row in rows
+            if (row["settings"]["model"], row["settings"]["order"]) == key
+        ]
+        if scores:
+            deviation = statistics.stdev(scores) if len(scores) > 1 else float("nan")
+            found[key] = (statistics.fmean(scores), deviation, len(scores))
+    return found
+
+
+def table(rows: list[dict]) -> str:
+    """Mean ± standard deviation over seeds, nats, a line for each model, in Markdown."""
+    cells = {
+        key: f"{mean:.2f} ± {deviation:.2f}" if seeds > 1 else f"{mean:.2f}"
+        for key, (mean, deviation, seeds) in summary(rows).items()
+    }
+    lines = [["model", *ORDERS], ["---"] + ["---:"] * len(ORDERS)]
+    lines += [[model, *(cells.get((model, order), "–") for order in ORDERS)] for model in RECIPES]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    chosen = parser.parse_args(arguments)
+
+    command = shlex.join(["python", "-m", "companion.experiments.pixel_orders", *arguments])
+    provenance = results.provenance(command, chosen.device)
+    for seed in range(chosen.seeds):
+        for model in chosen.models:
+            ours = {"recipe": recipe(model), "precision": precision(model, chosen.device)}
+            for order in chosen.orders:
+                settings = {"model": model, "order": order, "seed": seed}
+                stored = results.rows(EXPERIMENT, **settings)
+                if any(row["provenance"]["recipe"] == ours["recipe"] for row in stored):
+                    continue
+                values = train_one(model, order, seed, device=chosen.device)
+                results.add(EXPERIMENT, settings, values, provenance | ours)
+                print(f"{model}, {order}, seed {seed}: {values['nll']:.2f} nats", flush=True)
+    print(table(current_rows()))
+
+
+if __name__ == "__main__":
+    main()
