@@ -17,7 +17,7 @@ DYNAMIC = "MNIST, all 60,000 training images, each binarised anew at every visit
 class Preset(NamedTuple):
     """A model, how to train it, and the figure to compare it with.
 
-    Attributes:
+    Args:
         model:      builds it.
         batch_size: of training.
         settings:   keywords of `companion.training.fit`.

@@ -303,13 +303,13 @@ def test_nade_against_plain_loops(order):
     """Also with more entries than the blocks have in which the sums are taken."""
     model = randomised(NADE(len(order), 7, order))
     W, c, V, b = (p.detach().numpy() for p in (model.W, model.c, model.V, model.b))
-    x = (torch.rand(len(order)) < 0.5).double().numpy()
-    logits = np.zeros(len(order))
+    x = (torch.rand(3, len(order)) < 0.5).double().numpy()
+    logits = np.zeros_like(x)
     for position, i in enumerate(order.tolist()):
-        logits[i] = b[i]
+        logits[:, i] = b[i]
         for k in range(7):
-            a = c[k] + sum(W[j, k] * x[j] for j in order[:position].tolist())
-            logits[i] += V[i, k] * expit(a)
+            a = c[k] + sum(W[j, k] * x[:, j] for j in order[:position].tolist())
+            logits[:, i] += V[i, k] * expit(a)
     expected = np.where(x == 1, log_expit(logits), log_expit(-logits))
     torch.testing.assert_close(model.log_conditionals(torch.tensor(x)), torch.tensor(expected))
 

@@ -114,7 +114,7 @@ class GatedPixelCNN(Autoregressive):
         channels: int = 32,
         layers: int = 3,
         *,
-        kernel: int = 7,
+        kernel: int = 5,
         first_kernel: int = 15,
         order: Tensor | Sequence[int] | None = None,
     ):
