@@ -62,7 +62,7 @@ RECIPES = {
             (SIDE, SIDE), channels=24, layers=3, kernel=5, first_kernel=15, order=order
         ),
         "batch_size": 64,
-        "images": 25_000,
+        "images": 12_800,
         "fit": {"epochs": 1, "learning_rate": 1e-2, "warmup": 0.05, "precision": "fast"},
     },
 }
