@@ -60,7 +60,8 @@ def build(request):
 def enumerated(name, order):
     """A random model and its joint, 2**D probabilities."""
     model = randomised(MODELS[name](ORDERS[order]), scale=0.7).requires_grad_(False)
-    return model, model.log_prob(all_binary(D)).exp()
+    parts = all_binary(D).split(2**12)  # which fit into the processor's cache
+    return model, torch.cat([model.log_prob(part) for part in parts]).exp()
 
 
 # Convolutions are slow to enumerate: one order, and that the others rename it is tested below.
@@ -586,9 +587,8 @@ def completer(request):
 @pytest.mark.parametrize("number", [0b000000, 0b010001, 0b000100])
 def test_completions_follow_the_exact_conditional(completer, number):
     x = all_binary(6)[number]
-    drawn = completer.complete(x, KNOWN, (20_000,))
+    drawn = completer.complete(x, KNOWN, (10_000,))
     assert sampling_p_value(drawn, conditional(completer.log_prob, x, KNOWN)) > 1e-4
-    assert sampling_p_value(completer.sample((20_000,)), completer.log_prob) > 1e-4
 
 
 def test_completing_an_ensemble_with_equal_weights_is_caught():
@@ -600,7 +600,7 @@ def test_completing_an_ensemble_with_equal_weights_is_caught():
         for m in range(3)
     ]
     mistaken = torch.stack(each).logsumexp(0) - math.log(3)
-    drawn = model.complete(x, KNOWN, (20_000,))
+    drawn = model.complete(x, KNOWN, (10_000,))
     assert sampling_p_value(drawn, lambda grid: mistaken) < 1e-6
 
 
@@ -614,15 +614,16 @@ def test_known_entries_come_back_and_the_others_of_x_do_not_matter(completer):
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2])
     assert torch.equal(drawn[0][..., KNOWN], x[..., KNOWN].expand(50, 4, 3, 3))
-    assert (drawn[0][..., ~KNOWN].unique(dim=0).shape)[0] > 1
+    assert len(drawn[0][..., ~KNOWN].unique(dim=0)) > 1
     completer.complete(x, KNOWN)
     assert torch.equal(x, kept)
+    assert not completer.complete(x.requires_grad_(), KNOWN).requires_grad
 
 
 def test_every_row_is_completed_from_its_own_known_entries(completer):
     """Both halves of a batch of two pictures, against their own conditionals."""
     both = all_binary(6)[[0b000001, 0b010100]]
-    drawn = completer.complete(both, KNOWN, (20_000,))
+    drawn = completer.complete(both, KNOWN, (10_000,))
     for n, x in enumerate(both):
         assert sampling_p_value(drawn[:, n], conditional(completer.log_prob, x, KNOWN)) > 1e-4
 
@@ -631,7 +632,7 @@ def test_all_known_or_nothing_known(completer):
     x = all_binary(6)
     everything, nothing = torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)
     assert torch.equal(completer.complete(x, everything), x)
-    drawn = completer.complete(x[5], nothing, (20_000,))
+    drawn = completer.complete(x[5], nothing, (10_000,))
     assert sampling_p_value(drawn, completer.log_prob) > 1e-4
 
 
@@ -642,7 +643,6 @@ def test_shapes_of_completions(completer, batch, sample_shape):
     drawn = completer.complete(x, KNOWN.tolist(), sample_shape)
     assert drawn.shape == (*sample_shape, *batch, 6)
     assert drawn.dtype == torch.float64  # the model's
-    assert not drawn.requires_grad
 
 
 def test_what_cannot_be_completed_is_named():

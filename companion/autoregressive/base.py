@@ -148,7 +148,7 @@ class Autoregressive(nn.Module, ABC):
         Raises:  ValueError if an unknown entry comes before a known one.
         """
         known = torch.as_tensor(known, dtype=torch.bool, device=self.bias.device)
-        if known.shape != (self.features,) or x.shape[-1] != self.features:
+        if known.shape != (self.features,) or x.shape[-1:] != known.shape:
             raise ValueError(
                 f"known must have shape ({self.features},) and x (*batch, {self.features}); got "
                 f"{tuple(known.shape)} and {tuple(x.shape)}"
@@ -170,8 +170,19 @@ class Autoregressive(nn.Module, ABC):
         which = torch.stack(evidence, -1).softmax(-1).multinomial(1).squeeze(-1)
         return self.fill(rows, known, which, cached=True).reshape(x.shape)
 
-    def fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool) -> Tensor:
-        """Draw the unknown entries of each row of x, in place, in the row's order."""
+    @torch.no_grad()
+    def fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool = True) -> Tensor:
+        """Draw the unknown entries of each row of x, in place, each row in its order.
+
+        Every entry is drawn given those before it and no other, so that known entries which come
+        later are overlooked: `complete` refuses them.
+
+        Args:
+            x:      in the model's precision, shape ``(B, D)``.
+            known:  entries that stay as they are, bool, shape ``(D,)``.
+            which:  the number of each row's order, shape ``(B,)``.
+            cached: as in `sample`.
+        """
         noise = torch.rand_like(at_least_float32(x))
         for m, order in enumerate(self.orders.tolist()):
             rows = (which == m).nonzero().squeeze(1)

@@ -92,8 +92,10 @@ class MADE(Autoregressive):
                 new = slice(done[m - 1] if m else 0, done[m])  # the units of degree m
                 units[:, new] = F.relu(F.linear(below, weight[new], layer.bias[new]))
                 below = units
-            logit = below @ output[i] + self.bias[i]
-            yield logit if direct is None else logit + x @ direct[i]
+            logit = F.linear(below, output[i : i + 1], self.bias[i : i + 1])
+            if direct is not None:
+                logit = logit + F.linear(x, direct[i : i + 1])
+            yield logit.squeeze(1)
 
     def _degrees(self, width: int) -> Tensor:
         """How many entries each unit of a hidden layer may see, in ascending order."""

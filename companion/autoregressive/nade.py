@@ -22,7 +22,8 @@ class NADE(Autoregressive):
         p(x_i = 1 \mid x_{<i}) = \sigma(b_i + V_i \cdot h_i)
 
     The argument of h_{i+1} is that of h_i plus one term, Eq. (nade-recursion), so that a density
-    and a sample both take O(D H) operations.
+    and a sample both take O(D H) operations. The entry that comes last is seen by none, so that its
+    row of W has no effect.
 
     Args:
         features: D, the number of entries of x.

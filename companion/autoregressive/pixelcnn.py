@@ -26,7 +26,8 @@ class PixelCNN(Autoregressive):
         first_kernel: the odd width of the first.
         order:    the order of the pixels, shape ``(D,)``: the image is scanned row by row after
             the pixels have been put into that order, so that only orders that keep neighbours
-            together (rows, columns, their reverses) leave it an image.
+            together (rows, columns, their reverses) leave it an image. For columns of an image
+            that is not square, ``shape`` is width and height.
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), Sec. 3.4, with plain residual layers.
     """
