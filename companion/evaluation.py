@@ -17,7 +17,7 @@ class Estimate(NamedTuple):
 
 
 @torch.no_grad()
-def nll(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Estimate:
+def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
     r"""Mean negative log-likelihood of binary data, Eq. (nll).
 
     .. math:: \mathrm{NLL} = -\frac1N \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
