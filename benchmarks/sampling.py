@@ -12,7 +12,6 @@ bit, in float64, where their different order of summation decides nothing.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from companion import results
 from companion.autoregressive import FVSBN, MADE, NADE, Autoregressive, GatedPixelCNN, PixelCNN
 
 MODELS: dict[str, Callable[[], Autoregressive]] = {
@@ -39,6 +39,7 @@ def randomised(name: str) -> Autoregressive:
     for parameter in model.parameters():
         inputs = parameter[0].numel()
         parameter.data = torch.randn(parameter.shape) * (2 / inputs**0.5 if inputs > 1 else 0.5)
+    model.bias.data -= model.logits(torch.rand(16, model.features).round()).mean(0)
     return model
 
 
@@ -96,8 +97,7 @@ def main() -> None:
 
     if arguments.quick is not None and not 1 <= arguments.quick <= 784:
         parser.error("--quick: 1 to 784 pixels")
-    threads = f"{torch.get_num_threads()} threads" if arguments.device == "cpu" else "CUDA"
-    print(f"torch {torch.__version__}, {arguments.device} ({threads}), {platform.machine()}")
+    print(f"torch {torch.__version__}, {results.provenance('', arguments.device)['device']}")
     if arguments.quick:
         print(f"naive: from {arguments.quick} of 784 pixels")
     print(f"{'model':<16}{'batch':>6}{'naive, s':>12}{'cached, s':>12}{'naive / cached':>16}")

@@ -12,7 +12,6 @@ slows both.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from companion import data, training
+from companion import data, results, training
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN
 
 
@@ -87,8 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     images = data.binarize(data.mnist().train.images, seed=data.SEEDS["train"]).flatten(1)
-    threads = f"{torch.get_num_threads()} threads" if arguments.device == "cpu" else "CUDA"
-    print(f"torch {torch.__version__}, {arguments.device} ({threads}), {platform.machine()}")
+    print(f"torch {torch.__version__}, {results.provenance('', arguments.device)['device']}")
     print(f"{'model':<16}{'batch':>6}{'fit':>12}{'by hand':>12}{'fit / by hand':>16}")
     for name in arguments.models:
         for batch_size in arguments.batch_sizes:

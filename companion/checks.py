@@ -37,7 +37,7 @@ def dependence(logits: Callable[[Tensor], Tensor], features: int, points: int = 
     point hides what passes through it.
 
     Args:
-        logits:   ``(D,) -> (D,)``, differentiable.
+        logits:   ``(D,) -> (D,)``, differentiable, of a model on the CPU in float64.
         features: D.
         points:   at how many points the Jacobian is taken.
     """
@@ -51,7 +51,7 @@ def sees(logits: Callable[[Tensor], Tensor], features: int, output: int) -> Tens
     """Which inputs one output depends on: a row of `dependence`, at little cost for large D.
 
     Args:
-        logits:   ``(B, D) -> (B, D)``, differentiable, in float64.
+        logits:   ``(B, D) -> (B, D)``, differentiable, of a model on the CPU in float64.
         features: D.
         output:   the output, 0 to D - 1.
 
@@ -76,7 +76,7 @@ def frequencies(samples: Tensor) -> Tensor:
 def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> float:
     """Could these samples come from this density? The p-value of Pearson's chi-squared test.
 
-    Vectors expected fewer than five times are pooled, as the test asks for.
+    The rarest vectors are pooled until their class, too, is expected five times.
 
     Args:
         samples:  ``(N, D)``, D at most 20.
@@ -84,17 +84,16 @@ def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> f
 
     Raises: ValueError if there are too few samples for the test.
     """
-    expected = log_prob(all_binary(samples.shape[-1])).cpu().double().exp() * len(samples)
-    observed = frequencies(samples) * len(samples)
+    density = log_prob(all_binary(samples.shape[-1])).cpu().double().exp()
+    expected, order = (density * len(samples)).sort(descending=True)
+    observed = (frequencies(samples) * len(samples))[order]
     if observed[expected == 0].any():
         return 0.0  # what cannot happen has happened
-    common = expected >= 5
-    if common.sum() < 2:
+    rest = expected.sum() - expected.cumsum(0)
+    own = (expected >= 5) & (rest >= 5)  # the others share a class, which is large enough, too
+    if not own.any():
         raise ValueError(f"{len(samples)} samples are too few to compare with the density")
-    rare = expected[~common].sum()
-    statistic = ((observed - expected)[common] ** 2 / expected[common]).sum()
-    if rare > 0:
-        statistic += (observed[~common].sum() - rare) ** 2 / rare
-    freedom = common.sum() + (rare > 0) - 1
+    e = torch.cat([expected[own], expected[~own].sum()[None]])
+    o = torch.cat([observed[own], observed[~own].sum()[None]])
     # The chi-squared distribution is a gamma distribution; its tail is the incomplete gamma.
-    return torch.special.gammaincc(freedom.double() / 2, statistic / 2).item()
+    return torch.special.gammaincc(own.sum() / 2, ((o - e) ** 2 / e).sum() / 2).item()

@@ -52,7 +52,7 @@ class MaskedConv2d(nn.Conv2d):
         inputs, outputs: channels.
         kernel: k, the odd width of the square kernel.
 
-    Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), Sec. 3.4.
+    Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks".
     """
 
     def __init__(self, kind: str, inputs: int, outputs: int, kernel: int):
@@ -76,7 +76,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 def free_parameters(model: nn.Module) -> int:
-    """How many numbers of a model training can move: all but the weights that a mask hides."""
+    """How many numbers a model has, but for the weights that a mask hides."""
     hidden = 0
     for module in model.modules():
         if isinstance(module, MaskedLinear):

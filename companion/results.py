@@ -148,7 +148,7 @@ def _commit() -> str | None:
             return None  # installed somewhere below another repository
         package = ["companion", ":(exclude)companion/_data/results.json*"]
         changed = git("status", "--porcelain", "--", *package)
-        return git("describe", "--always") + ("-dirty" if changed else "")
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except OSError:
         return None
 

@@ -48,11 +48,6 @@ def test_fit_takes_the_settings(name):
     assert "60,000" in preset.protocol
 
 
-def test_a_setting_that_fit_does_not_have_is_found():
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        inspect.signature(training.fit).bind(None, None, epochs=1, learning_rte=1)
-
-
 @pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
 def test_a_cpu_is_fast_in_bf16_if_it_has_amx(monkeypatch, amx, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
@@ -65,6 +60,13 @@ def test_a_cpu_is_fast_in_bf16_if_it_has_amx(monkeypatch, amx, expected):
 def test_a_torch_that_does_not_know_amx_stays_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     assert training.fast_precision("cpu") == "no"
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
+def test_a_run_asked_to_be_fast_is(monkeypatch, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    run = training.Run(1, device="cpu", precision="fast")
+    assert run.accelerator.mixed_precision == expected
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "no"), ((8, 0), "bf16")])

@@ -28,21 +28,22 @@ class Autoregressive(nn.Module, ABC):
 
     def __init__(self, features: int, orders: Tensor | Sequence[int] | None = None):
         super().__init__()
-        orders = torch.arange(features) if orders is None else torch.as_tensor(orders)
-        orders = orders.reshape(-1, orders.shape[-1])
-        if not torch.equal(orders.sort(-1).values, torch.arange(features).expand(len(orders), -1)):
+        orders = torch.as_tensor(list(range(features)) if orders is None else orders).cpu()
+        orders = orders[None] if orders.dim() == 1 else orders
+        sound = orders.dim() == 2 and len(orders) and not orders.is_floating_point()
+        if not sound or (orders.sort(-1).values.tolist() != [[*range(features)]] * len(orders)):
             raise ValueError(
-                f"an order lists each of the {features} entries 0..{features - 1} once; "
-                f"got {len(orders)} order(s) of length {orders.shape[-1]} that do not"
+                f"an order lists each of the {features} entries 0..{features - 1} once, as whole "
+                f"numbers, and several have shape (M, {features}); got shape {tuple(orders.shape)}"
             )
         self.features = features
-        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("orders", orders.long(), persistent=False)
 
     @abstractmethod
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
         """Logits of every p(x_i = 1 | x_<i) at once, ``(*batch, D) -> (*batch, D)``.
 
-        ``which`` chooses one of the model's orders.
+        ``which`` chooses one of the model's orders; a model with a single one ignores it.
         """
 
     @property
@@ -115,7 +116,7 @@ class Autoregressive(nn.Module, ABC):
         every step evaluates the whole network; a model that keeps what it has computed overrides
         this and yields the same numbers.
         """
-        for i in self.orders[which]:
+        for i in self.orders[which].tolist():
             yield self.logits(x, which)[:, i]
 
     @torch.no_grad()
@@ -162,13 +163,15 @@ class Autoregressive(nn.Module, ABC):
                     "model's order, is not: there is no exact way to draw it without summing over "
                     "all completions. Choose a model whose order begins with the known entries."
                 )
-        x = torch.where(known, x.to(self.bias), 0).expand(*sample_shape, *x.shape)
-        rows = x.reshape(-1, self.features).clone()
+        x = torch.where(known, x.to(self.bias), 0)
         evidence = [
-            self.log_conditionals(rows, m)[:, known].sum(-1) for m in range(len(self.orders))
+            self.log_conditionals(x, m)[..., known].sum(-1) for m in range(len(self.orders))
         ]
-        which = torch.stack(evidence, -1).softmax(-1).multinomial(1).squeeze(-1)
-        return self.fill(rows, known, which, cached=True).reshape(x.shape)
+        evidence = torch.stack(evidence, -1).expand(*sample_shape, *x.shape[:-1], -1)
+        which = evidence.reshape(-1, len(self.orders)).softmax(-1).multinomial(1).squeeze(-1)
+        x = x.expand(*sample_shape, *x.shape)
+        rows = x.reshape(-1, self.features).clone()
+        return self.fill(rows, known, which).reshape(x.shape)
 
     @torch.no_grad()
     def fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool = True) -> Tensor:
@@ -184,6 +187,7 @@ class Autoregressive(nn.Module, ABC):
             cached: as in `sample`.
         """
         noise = torch.rand_like(at_least_float32(x))
+        free = (~known).tolist()
         for m, order in enumerate(self.orders.tolist()):
             rows = (which == m).nonzero().squeeze(1)
             if len(rows) == 0:
@@ -191,7 +195,7 @@ class Autoregressive(nn.Module, ABC):
             part, u = x[rows], noise[rows]
             walk = self.walk(part, m) if cached else Autoregressive.walk(self, part, m)
             for i, logit in zip(order, walk, strict=True):
-                if not known[i]:
+                if free[i]:
                     part[:, i] = (u[:, i] < at_least_float32(logit).sigmoid()).to(x)
             x[rows] = part
         return x

@@ -64,9 +64,10 @@ class MADE(Autoregressive):
         return self.output.bias
 
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
-        h = x
-        for layer in self.layers:
-            h = F.relu(layer(h, which if layer is self.layers[0] else 0))
+        first, *others = self.layers
+        h = F.relu(first(x, which))
+        for layer in others:
+            h = F.relu(layer(h))
         logits = self.output(h, which)
         return logits if self.direct is None else logits + self.direct(x, which)
 

@@ -53,19 +53,19 @@ class NADE(Autoregressive):
 
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
         order = self.orders[0]
-        a, logits = self.c, []
+        u, logits = self.c, []
         for block in order.split(BLOCK):
             x_b, W = x[..., block], self.W[block]
             earlier = x.new_ones(len(block), len(block)).tril(-1)
-            h = (a[..., None, :] + (x_b[..., None, :] * earlier) @ W).sigmoid()  # (*batch, b, H)
+            h = (u[..., None, :] + (x_b[..., None, :] * earlier) @ W).sigmoid()  # (*batch, b, H)
             logits.append((h * self.V[block]).sum(-1))
-            a = a + x_b @ W
+            u = u + x_b @ W
         return torch.cat(logits, -1)[..., order.argsort()] + self.b
 
     @torch.no_grad()
     def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
         """One addition to the hidden units' argument per entry."""
-        a = self.c.expand(len(x), -1)
+        u = self.c.expand(len(x), -1)
         for i in self.orders[0].tolist():
-            yield a.sigmoid() @ self.V[i] + self.b[i]
-            a = a + x[:, i, None] * self.W[i]
+            yield u.sigmoid() @ self.V[i] + self.b[i]
+            u = u + x[:, i, None] * self.W[i]

@@ -29,7 +29,8 @@ class PixelCNN(Autoregressive):
             together (rows, columns, their reverses) leave it an image. For columns of an image
             that is not square, ``shape`` is width and height.
 
-    Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), Sec. 3.4, with plain residual layers.
+    Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks", with
+        plain residual layers.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class GatedPixelCNN(Autoregressive):
         first_kernel: the odd width of the first, which reads a single channel and costs little.
         order:    the order of the pixels, shape ``(D,)``, as in `PixelCNN`.
 
-    Source: van den Oord et al. (2016), "Conditional image generation", Sec. 2.2 and Fig. 2; the
+    Source: van den Oord et al. (2016), "Conditional image generation", Sec. 2 and Fig. 2; the
         residual connection of the vertical stack and the pixels' own offsets are added here.
     """
 
@@ -131,10 +132,15 @@ class GatedPixelCNN(Autoregressive):
         self.first_horizontal = nn.Conv2d(1, C, (1, f))
         # A convolution is the same everywhere; digits are not.
         self.offsets = nn.Parameter(torch.zeros(2, C, *shape))
-        self.vertical = _modules(layers, lambda: nn.Conv2d(C, 2 * C, (k + 1, 2 * k + 1)))
-        self.horizontal = _modules(layers, lambda: nn.Conv2d(C, 2 * C, (1, k + 1)))
-        self.link = _modules(layers, lambda: nn.Conv2d(2 * C, 2 * C, 1))
-        self.residual = _modules(layers, lambda: nn.Conv2d(C, C, 1))
+        self.vertical, self.horizontal, self.link, self.residual = (
+            nn.ModuleList(nn.Conv2d(inputs, outputs, size) for _ in range(layers))
+            for inputs, outputs, size in [
+                (C, 2 * C, (k + 1, 2 * k + 1)),
+                (C, 2 * C, (1, k + 1)),
+                (2 * C, 2 * C, 1),
+                (C, C, 1),
+            ]
+        )
         self.head = nn.Sequential(
             nn.ReLU(), nn.Conv2d(C, C, 1), nn.ReLU(), nn.Conv2d(C, 1, 1, bias=False)
         )
@@ -151,7 +157,9 @@ class GatedPixelCNN(Autoregressive):
         v = self.first_vertical(F.pad(image, (f, f, f, -1))) + self.offsets[0]
         h = self.first_horizontal(F.pad(image, (f, -1))) + self.offsets[1]
         v, h = (t.contiguous(memory_format=torch.channels_last) for t in (v, h))
-        for vertical, horizontal, link, residual in self._stack():
+        for vertical, horizontal, link, residual in zip(
+            self.vertical, self.horizontal, self.link, self.residual, strict=True
+        ):
             k = vertical.kernel_size[0] - 1
             a = vertical(F.pad(v, (k, k, k, 0)))
             h = h + residual(gate(horizontal(F.pad(h, (k, 0))) + link(a)))
@@ -189,9 +197,6 @@ class GatedPixelCNN(Autoregressive):
                 yield self.head(h[:, :, None, None]).flatten() + self.b[i]
                 image[:, 0, r + f, c + f] = x[:, i]
 
-    def _stack(self):
-        return zip(self.vertical, self.horizontal, self.link, self.residual, strict=True)
-
 
 def gate(a: Tensor) -> Tensor:
     r"""Half the channels, each times a gate, ``(B, 2C, ...) -> (B, C, ...)``, Eq. (gate).
@@ -214,16 +219,12 @@ def _require(model: Autoregressive, channels: int, layers: int) -> None:
         )
 
 
-def _modules(count: int, make) -> nn.ModuleList:
-    return nn.ModuleList(make() for _ in range(count))
-
-
-def _images(model, x: Tensor) -> Tensor:
+def _images(model: Autoregressive, x: Tensor) -> Tensor:
     """The pixels in the model's order as images, ``(*batch, D) -> (B, 1, height, width)``."""
     return x[..., model.orders[0]].reshape(math.prod(x.shape[:-1]), 1, *model.shape)
 
 
-def _vectors(model, images: Tensor, x: Tensor) -> Tensor:
+def _vectors(model: Autoregressive, images: Tensor, x: Tensor) -> Tensor:
     """Back into the places of x, with the bias."""
     return images.reshape(x.shape)[..., model.orders[0].argsort()] + model.b
 

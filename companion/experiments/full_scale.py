@@ -46,7 +46,7 @@ def train_preset(
         name:      a key of ``PRESETS``.
         path:      checkpoint file; if it exists, the run goes on from it.
         device:    as of `training.fit`.
-        precision: as of `training.fit`; left out: `training.fast_precision`.
+        precision: as of `training.fit`; left out: the preset's.
         train:     grey images, uint8, ``(N, 784)``; left out: all 60,000.
         test:      grey images, uint8, ``(N, 784)``; left out: all 10,000.
 
@@ -60,11 +60,12 @@ def train_preset(
     preset = PRESETS[name]
     torch.manual_seed(0)
     model = preset.model()
-    model.start_from(train.double().mean(0) / 255)
-    precision = training.fast_precision(device) if precision is None else precision
+    model.start_from(train.mean(0, dtype=torch.float64) / 255)
+    settings = preset.settings | ({} if precision is None else {"precision": precision})
     batches = data.Batches(train, preset.batch_size, dynamic=True)
-    whole, start = not Path(path).exists(), time.perf_counter()
-    training.fit(model, batches, path=path, device=device, precision=precision, **preset.settings)
+    whole = not Path(path).exists()
+    start = time.perf_counter()
+    training.fit(model, batches, path=path, device=device, **settings)
     seconds = time.perf_counter() - start
     score = evaluation.nll(model, data.binarize(test, seed=data.SEEDS["test"]), batch_size=250)
     values = {"nll": round(score.mean, 4), "standard_error": round(score.standard_error, 4)}
@@ -94,12 +95,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", nargs="?", choices=PRESETS, help="left out: print the table")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=["no", "bf16", "fp16"], help="left out: the fastest")
+    parser.add_argument("--precision", choices=["no", "bf16", "fp16", "fast"])
     parser.add_argument("--path", help="checkpoint file; left out: runs/NAME.safetensors")
     chosen = parser.parse_args(arguments)
 
     if chosen.name and not current_rows(chosen.name):
-        precision = chosen.precision or training.fast_precision(chosen.device)
+        precision = chosen.precision or PRESETS[chosen.name].settings.get("precision", "no")
         command = ["python", "-m", "companion.experiments.full_scale", chosen.name]
         command += ["--device", chosen.device, "--precision", precision]
         provenance = results.provenance(shlex.join(command), chosen.device)
@@ -107,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
         values = train_preset(chosen.name, path=path, device=chosen.device, precision=precision)
         ours = {"recipe": recipe(chosen.name), "precision": precision}
         results.add(EXPERIMENT, {"model": chosen.name}, values, provenance | ours)
+        if chosen.path is None:
+            path.unlink()  # done: another preset of this name must not go on from it
     print(table())
 
 

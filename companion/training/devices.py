@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import nn
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "bf16", "fp16", "fast")
 VERSIONS = {module.__name__: module.__version__ for module in (torch, accelerate)}
 
 
@@ -24,6 +24,8 @@ def accelerator(
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
+    if precision == "fast":
+        precision = fast_precision(device)
     if device.type == "cpu" and precision == "fp16":
         raise ValueError('fp16 needs a GPU; on a CPU the precision is "bf16" or "no"')
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1

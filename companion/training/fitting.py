@@ -65,7 +65,8 @@ def fit(
         path:          checkpoint file; if it exists, the run goes on from it.
         save_every:    seconds between checkpoints.
         device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
-        precision:     "no" (float32), or autocast to "bf16" or "fp16".
+        precision:     "no" (float32), or autocast to "bf16" or "fp16"; "fast" is "bf16" where the
+                       device has matrix units for it, which pays for convolutions, else "no".
         progress:      show a bar; left out: only if someone is there to see it.
 
     Returns: one row an epoch: epoch, step, train and validation (mean objectives, nats; the

@@ -719,9 +719,9 @@ def nade(rng):
     "nade-recursion",
     r"""
     \begin{aligned}
-    a_{i+1} &= c + \sum_{j<i+1} W_j x_j \\
+    u_{i+1} &= c + \sum_{j<i+1} W_j x_j \\
             &= c + \sum_{j<i} W_j x_j + W_i x_i \\
-            &= a_i + W_i x_i
+            &= u_i + W_i x_i
     \end{aligned}
     """,
 )
