@@ -100,7 +100,9 @@ def fields_of_view(views: Mapping[str, Tensor], pixel: int, side: int) -> None:
         kind = torch.where(torch.arange(side * side) < pixel, 2, 3)
         kind[seen.cpu()] = 1
         kind[pixel] = 0
-        axis.imshow(kind.reshape(side, side), cmap=ListedColormap(list(kinds.values())), vmax=3)
+        axis.imshow(
+            kind.reshape(side, side).numpy(), cmap=ListedColormap(list(kinds.values())), vmax=3
+        )
         axis.set(title=title, xticks=[], yticks=[])
     handles = [Patch(facecolor=color, label=name) for name, color in kinds.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=9)

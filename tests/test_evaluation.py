@@ -11,6 +11,7 @@ from companion.checks import (
     dependence,
     frequencies,
     sampling_p_value,
+    sees,
     total_probability,
 )
 from companion.evaluation import bits_per_dimension, nll
@@ -110,6 +111,34 @@ def test_sampling_p_value_tells_right_from_wrong():
     assert sampling_p_value(x[drawn], log_prob) == 0  # what cannot happen has happened
     with pytest.raises(ValueError, match="too few"):
         sampling_p_value(x[:1], log_prob)
+
+
+def test_a_rare_vector_is_no_evidence_against_a_sound_sampler():
+    """Rare vectors share a class that is expected often enough: one of them decides nothing."""
+    probabilities = torch.tensor([0.6, 0.3, 0.1 - 1e-6, 1e-6], dtype=torch.float64)
+    counts = torch.tensor([12_000, 6_000, 1_999, 1])  # the last was expected 0.02 times
+    samples = all_binary(2).repeat_interleave(counts, 0)
+
+    def log_prob(x):
+        return probabilities.log()[(x @ torch.tensor([2.0, 1.0], dtype=torch.float64)).long()]
+
+    assert sampling_p_value(samples, log_prob) > 0.5
+    skewed = all_binary(2).repeat_interleave(torch.tensor([12_000, 6_000, 1_900, 100]), 0)
+    # Pooled with the third vector, the fourth is not told from it: the price of a valid test.
+    assert sampling_p_value(skewed, log_prob) > 0.5
+    wrong = all_binary(2).repeat_interleave(torch.tensor([12_400, 5_600, 1_999, 1]), 0)
+    assert sampling_p_value(wrong, log_prob) < 1e-6
+
+
+def test_sees_is_a_row_of_dependence():
+    model = MADE(6, (20,), [3, 1, 5, 0, 2, 4]).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator).double()
+    whole = dependence(model.logits, 6)
+    for output in range(6):
+        assert torch.equal(sees(model.logits, 6, output), whole[output])
+    assert whole[4].sum() == 5
 
 
 def test_free_parameters_leaves_out_what_masks_hide():

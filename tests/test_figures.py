@@ -36,6 +36,19 @@ def test_a_matrix_counts_from_one():
     assert axis.images[0].get_clim() == (0, 1)  # all zeros is white, not grey
 
 
+def test_fields_of_view_colour_what_is_seen():
+    seen = torch.zeros(9, dtype=torch.bool)
+    seen[:2] = True
+    figures.use_style()
+    figures.fields_of_view({"one": seen, "all": torch.arange(9) < 4}, pixel=4, side=3)
+    one, whole = plt.gcf().axes
+    assert (one.get_title(), whole.get_title()) == ("one", "all")
+    assert one.images[0].get_array().tolist() == [[1, 1, 2], [2, 0, 3], [3, 3, 3]]
+    assert whole.images[0].get_array().tolist() == [[1, 1, 1], [1, 0, 3], [3, 3, 3]]
+    names = [text.get_text() for text in plt.gcf().legends[0].get_texts()]
+    assert names == ["guessed", "seen", "earlier, not seen", "later"]
+
+
 def test_colours_are_distinct():
     cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     assert len(set(cycle)) == len(cycle) == 6

@@ -543,7 +543,7 @@ def test_bf16_trains_on_the_cpu_and_leaves_the_model_as_it_was():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"precision": "float16"}, "precision: one of no, bf16, fp16, not 'float16'"),
+        ({"precision": "float16"}, "precision: one of no, bf16, fp16, fast, not 'float16'"),
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not here"),
         ({"device": "toaster"}, "device 'toaster' is not here"),
