@@ -59,10 +59,10 @@ class PixelCNN(Autoregressive):
         return self.b
 
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
-        h = self.first(_images(self, x)).contiguous(memory_format=torch.channels_last)
+        h = self.first(to_images(self, x)).contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             h = h + layer(F.relu(h))
-        return _vectors(self, self.output(F.relu(h).movedim(1, -1)), x)
+        return to_vectors(self, self.output(F.relu(h).movedim(1, -1)), x)
 
     @torch.no_grad()
     def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
@@ -152,7 +152,7 @@ class GatedPixelCNN(Autoregressive):
         return self.b
 
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
-        image = _images(self, x)
+        image = to_images(self, x)
         f = self.first_vertical.kernel_size[0]
         v = self.first_vertical(F.pad(image, (f, f, f, -1))) + self.offsets[0]
         h = self.first_horizontal(F.pad(image, (f, -1))) + self.offsets[1]
@@ -164,7 +164,7 @@ class GatedPixelCNN(Autoregressive):
             a = vertical(F.pad(v, (k, k, k, 0)))
             h = h + residual(gate(horizontal(F.pad(h, (k, 0))) + link(a)))
             v = v + gate(a)
-        return _vectors(self, self.head(h), x)
+        return to_vectors(self, self.head(h), x)
 
     @torch.no_grad()
     def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
@@ -219,12 +219,12 @@ def _require(model: Autoregressive, channels: int, layers: int) -> None:
         )
 
 
-def _images(model: Autoregressive, x: Tensor) -> Tensor:
+def to_images(model: Autoregressive, x: Tensor) -> Tensor:
     """The pixels in the model's order as images, ``(*batch, D) -> (B, 1, height, width)``."""
     return x[..., model.orders[0]].reshape(math.prod(x.shape[:-1]), 1, *model.shape)
 
 
-def _vectors(model: Autoregressive, images: Tensor, x: Tensor) -> Tensor:
+def to_vectors(model: Autoregressive, images: Tensor, x: Tensor) -> Tensor:
     """Back into the places of x, with the bias."""
     return images.reshape(x.shape)[..., model.orders[0].argsort()] + model.b
 

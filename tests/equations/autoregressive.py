@@ -836,7 +836,8 @@ def gating(rng):
     r"""
     \begin{aligned}
     v' &= v + \operatorname{gate}(W^{v} * v) \\
-    h' &= h + R \operatorname{gate}\bigl(W^{h} * h + L\,(W^{v} * v)\bigr)
+    h' &= h + R \operatorname{gate}\bigl(W^{h} * h \\
+       &\quad + L\,(W^{v} * v)\bigr)
     \end{aligned}
     """,
 )
