@@ -133,7 +133,9 @@ def test_the_reference_lists_every_module_of_the_package(pages):
         for path in (ROOT / "companion").iterdir()
         if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.stem[0] != "_"
     }
-    assert modules == listed
+    # Below a folder only what its own page does not show: modules that are called by their name.
+    assert modules == {name for name in listed if name.count(".") == 1}
+    assert all(name.rpartition(".")[0] in modules for name in listed - modules)
 
 
 def test_pages_offer_colab_edit_and_issue(pages):
