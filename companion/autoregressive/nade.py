@@ -30,7 +30,7 @@ class NADE(Autoregressive):
         hidden:   H, the number of hidden units.
         order:    the order of the entries, shape ``(D,)``.
 
-    Source: Larochelle & Murray (2011), Eqs. 7-9 and Algorithm 1.
+    Source: Larochelle & Murray (2011).
     """
 
     def __init__(
