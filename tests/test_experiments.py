@@ -204,6 +204,16 @@ def test_a_preset_is_trained_scored_and_stored(tiny, tmp_path, capsys):
     assert "| MADE | 307,720 | not yet run | 96.58 |" in table
 
 
+def test_a_row_names_the_precision_it_ran_in(tiny, monkeypatch):
+    monkeypatch.setattr("companion.training.fast_precision", lambda device: "as this device does")
+    full_scale.main(["FVSBN", "--device", "cpu", "--precision", "fast"])
+    full_scale.main(["MADE", "--device", "cpu"])
+    ran = {row["settings"]["model"]: row["provenance"] for row in results.rows("full-scale")}
+    assert ran["FVSBN"]["precision"] == "as this device does"
+    assert "--precision fast" in ran["FVSBN"]["command"]
+    assert ran["MADE"]["precision"] == "no"
+
+
 def test_all_training_images_are_used(tiny, monkeypatch):
     seen = []
     monkeypatch.setattr(full_scale.training, "fit", lambda m, batches, **_: seen.append(batches))

@@ -106,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
         provenance = results.provenance(shlex.join(command), chosen.device)
         path = chosen.path or Path("runs") / f"{chosen.name}.safetensors"
         values = train_preset(chosen.name, path=path, device=chosen.device, precision=precision)
-        ours = {"recipe": recipe(chosen.name), "precision": precision}
+        ran_in = training.fast_precision(chosen.device) if precision == "fast" else precision
+        ours = {"recipe": recipe(chosen.name), "precision": ran_in}
         results.add(EXPERIMENT, {"model": chosen.name}, values, provenance | ours)
         if chosen.path is None:
             path.unlink()  # done: another preset of this name must not go on from it
