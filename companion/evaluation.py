@@ -15,6 +15,13 @@ class Estimate(NamedTuple):
     mean: float
     standard_error: float
 
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """Estimate the expectation of which the values, shape ``(N,)``, are independent draws."""
+        values = values.double()
+        deviation = values.std().item() if len(values) > 1 else math.nan
+        return cls(values.mean().item(), deviation / math.sqrt(len(values)))
+
 
 @torch.no_grad()
 def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
@@ -40,14 +47,12 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
     model.eval()
     try:
         scores = [
-            model.log_prob(batch.to(parameter.device, parameter.dtype)).double()
+            -model.log_prob(batch.to(parameter.device, parameter.dtype)).double()
             for batch in x.split(batch_size)
         ]
     finally:
         model.train(was_training)
-    scores = -torch.cat(scores)
-    deviation = scores.std().item() if len(scores) > 1 else math.nan
-    return Estimate(scores.mean().item(), deviation / math.sqrt(len(scores)))
+    return Estimate.of(torch.cat(scores))
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:
