@@ -18,6 +18,8 @@ class Estimate(NamedTuple):
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
         """Estimate the expectation of which the values, shape ``(N,)``, are independent draws."""
+        if values.dim() != 1 or not len(values):
+            raise ValueError(f"draws have shape (N,), N at least 1, not {tuple(values.shape)}")
         values = values.double()
         deviation = values.std().item() if len(values) > 1 else math.nan
         return cls(values.mean().item(), deviation / math.sqrt(len(values)))
@@ -58,3 +60,56 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
 def bits_per_dimension(nats: float, dimensions: int) -> float:
     r"""Nats per example as bits per dimension, Eq. (bits-per-dimension)."""
     return nats / (dimensions * math.log(2))
+
+
+def roc(normal: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
+    """The receiver operating characteristic of a score that is to be high for anomalies.
+
+    Args:
+        normal, anomalous: scores, shapes ``(N,)`` and ``(M,)``.
+
+    Returns: for every threshold, from the strictest on: the share of normal examples that score
+        at least so high (false alarms) and the share of anomalous ones (hits), float64; both
+        begin at 0 and end at 1.
+    """
+    require_scores(normal, anomalous)
+    thresholds, place = torch.cat([normal, anomalous]).unique(return_inverse=True)
+    rates = []
+    for mine in place.split([len(normal), len(anomalous)]):
+        counts = mine.bincount(minlength=len(thresholds)).flip(0).cumsum(0)
+        rates.append(torch.cat([counts.new_zeros(1), counts]).double() / len(mine))
+    return rates[0], rates[1]
+
+
+def auc(normal: Tensor, anomalous: Tensor) -> Estimate:
+    r"""The area under the ROC curve, Eq. (auc): how often an anomaly scores above a normal example.
+
+    .. math:: \mathrm{AUC} = \Pr[s > s'] + \tfrac12 \Pr[s = s']
+
+    Args:
+        normal, anomalous: scores s' and s, shapes ``(N,)`` and ``(M,)``.
+
+    Returns: between 0 and 1, with its standard error; 1/2 is chance. The error is 0 where no pair
+        is in the wrong order, however few there are.
+    Source:  Hanley & McNeil (1982); the standard error: DeLong, DeLong & Clarke-Pearson (1988).
+    """
+    require_scores(normal, anomalous)
+
+    def share_below(scores, others):
+        others = others.sort().values
+        below = torch.searchsorted(others, scores)
+        return (below + torch.searchsorted(others, scores, right=True)).double() / (2 * len(others))
+
+    hits = Estimate.of(share_below(anomalous, normal))
+    alarms = Estimate.of(share_below(normal, anomalous))
+    return Estimate(hits.mean, math.hypot(hits.standard_error, alarms.standard_error))
+
+
+def require_scores(*kinds: Tensor) -> None:
+    """Raise ValueError unless there are scores of every kind, shape ``(N,)``, none of them nan."""
+    for scores in kinds:
+        if scores.dim() != 1 or not len(scores) or scores.isnan().any():
+            raise ValueError(
+                "scores have shape (N,), N at least 1 for each kind of example, and are not nan; "
+                f"got shape {tuple(scores.shape)}"
+            )

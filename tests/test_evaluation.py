@@ -14,7 +14,7 @@ from companion.checks import (
     sees,
     total_probability,
 )
-from companion.evaluation import bits_per_dimension, nll
+from companion.evaluation import Estimate, auc, bits_per_dimension, nll, roc
 from companion.nn import MaskedLinear, free_parameters
 
 
@@ -64,9 +64,98 @@ def test_one_example_has_no_standard_error():
     assert math.isnan(nll(FVSBN(4), torch.zeros(1, 4)).standard_error)
 
 
+def test_an_estimate_is_a_mean_and_its_standard_error(rng):
+    estimate = Estimate.of(torch.tensor([1, 2, 6]))
+    assert estimate.mean == 3
+    assert estimate.standard_error == pytest.approx(math.sqrt(7 / 3))  # variance 7: N - 1, not N
+    tiny = 1e6 + torch.rand(1000, generator=rng).float() / 8  # float32 would lose the differences
+    assert Estimate.of(tiny) == pytest.approx(Estimate.of(tiny.double()), rel=1e-15)
+    means = [Estimate.of(draws) for draws in torch.rand(2000, 10, generator=rng)]
+    mean, error = torch.tensor(means, dtype=torch.float64).T
+    assert error.square().mean() == pytest.approx(mean.var().item(), rel=0.15)  # 5 times 3 %
+
+
 def test_fair_coins_cost_one_bit():
     x = all_binary(4)
     assert bits_per_dimension(nll(FVSBN(4).double(), x).mean, 4) == pytest.approx(1)
+
+
+# 0 to 9 has ties within and between the kinds, 0 to 9999 almost none, 0 to 0 nothing but ties.
+ties = pytest.mark.parametrize("values", [10, 10_000, 1])
+
+
+def scores(rng, values=10, n=37, m=23):
+    """Scores of which the second kind's are higher, on average."""
+    normal = torch.randint(values, (n,), generator=rng)
+    anomalous = torch.maximum(*torch.randint(values, (2, m), generator=rng))
+    return normal.double(), anomalous.double()
+
+
+@ties
+def test_roc_and_auc_by_brute_force(values, rng):
+    normal, anomalous = scores(rng, values)
+    false_alarms, hits = roc(normal, anomalous)
+    thresholds = sorted({*normal.tolist(), *anomalous.tolist()}, reverse=True)
+    for kind, shares in ((normal, false_alarms), (anomalous, hits)):
+        expected = [sum(s >= t for s in kind.tolist()) / len(kind) for t in [math.inf, *thresholds]]
+        assert shares.tolist() == pytest.approx(expected, rel=1e-6)
+        assert shares[0] == 0
+        assert shares[-1] == 1
+
+    # Each pair of one and the other counts 1, 1/2 or 0; its error by DeLong et al., Eqs. (4)-(6).
+    win = [[(a > b) + (a == b) / 2 for b in normal.tolist()] for a in anomalous.tolist()]
+    area = sum(map(sum, win)) / (len(normal) * len(anomalous))
+    by_anomaly = [sum(row) / len(normal) for row in win]
+    by_normal = [sum(column) / len(anomalous) for column in zip(*win, strict=True)]
+    variance = sum(
+        sum((v - area) ** 2 for v in part) / (len(part) - 1) / len(part)
+        for part in (by_anomaly, by_normal)
+    )
+    estimate = auc(normal, anomalous)
+    assert estimate.mean == pytest.approx(area, rel=1e-12)
+    assert estimate.standard_error == pytest.approx(math.sqrt(variance), rel=1e-9, abs=1e-12)
+    assert torch.trapezoid(hits, false_alarms).item() == pytest.approx(area, rel=1e-6)
+    assert auc(anomalous, normal).mean == pytest.approx(1 - area, rel=1e-12)
+
+
+def test_auc_of_perfect_reversed_and_useless_scores():
+    low, high = torch.tensor([1.0, 2.0, -math.inf]), torch.tensor([3.0, math.inf])
+    assert auc(low, high) == (1, 0)
+    assert auc(high, low) == (0, 0)
+    assert auc(torch.ones(4), torch.ones(3)) == (0.5, 0)
+    assert [s.tolist() for s in roc(torch.ones(4), torch.ones(3))] == [[0, 1], [0, 1]]
+    impossible = torch.tensor([math.inf, math.inf])  # -ln 0 of both kinds: a tie
+    assert auc(impossible, impossible).mean == 0.5
+    assert math.isnan(auc(low, high[:1]).standard_error)  # of one anomaly, none can be known
+
+
+def test_auc_and_roc_see_the_order_of_scores_alone(rng):
+    normal, anomalous = scores(rng)
+    for change in (torch.exp, lambda s: 5 * s - 3, lambda s: s.to(torch.uint8)):
+        assert auc(change(normal), change(anomalous)) == auc(normal, anomalous)
+        for shares, expected in zip(
+            roc(change(normal), change(anomalous)), roc(normal, anomalous), strict=True
+        ):
+            assert torch.equal(shares, expected)
+
+
+def test_the_standard_error_of_auc_is_calibrated(rng):
+    """Over repeated draws: right on average, and what forgets one kind of examples is not."""
+    estimates = []
+    for _ in range(1500):
+        normal, anomalous = torch.randn(80, generator=rng), torch.randn(40, generator=rng) + 1
+        estimates.append(auc(normal, anomalous))
+    mean, error = torch.tensor(estimates, dtype=torch.float64).T
+    truth = 0.5 * (1 + math.erf(0.5))  # P[s > s'] for normals one apart: Phi(1 / sqrt 2)
+    assert mean.mean().item() == pytest.approx(truth, abs=5 * mean.std().item() / math.sqrt(1500))
+    ratio = error.square().mean() / (mean - truth).square().mean()
+    assert 0.82 < ratio < 1.18  # five times sqrt(2 / 1500)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (0, 0)])
+def test_auc_needs_both_kinds(sizes):
+    with pytest.raises(ValueError, match="at least 1 for each kind"):
+        auc(*map(torch.zeros, sizes))
 
 
 def test_all_binary_lists_every_vector_once():
@@ -154,3 +243,19 @@ def test_free_parameters_leaves_out_what_masks_hide():
 def test_a_mask_of_the_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"\(out, in\)"):
         MaskedLinear(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: roc(torch.ones(0), torch.ones(3)),
+        lambda: roc(torch.tensor([math.nan, 1.0]), torch.ones(3)),
+        lambda: auc(torch.tensor([math.nan, 1.0]), torch.ones(3)),
+        lambda: auc(torch.rand(5, 1), torch.rand(5, 1)),
+        lambda: Estimate.of(torch.ones(0)),
+        lambda: Estimate.of(torch.ones(3, 2)),
+    ],
+)
+def test_scores_that_mean_nothing_are_refused(build):
+    with pytest.raises(ValueError, match="shape"):
+        build()

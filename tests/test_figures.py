@@ -1,10 +1,21 @@
 """The figures: drawn without a screen, and what they draw."""
 
+import base64
+from importlib.resources import files
+from io import BytesIO
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from bs4 import BeautifulSoup
+from matplotlib.colors import same_color
+from PIL import Image
 
 from companion import figures
+from companion.families import FAMILIES, QUESTIONS
+from tests import test_site
+
+browser = test_site.browser  # the fixture: Chromium, or a skip where there is none
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +63,194 @@ def test_fields_of_view_colour_what_is_seen():
 def test_colours_are_distinct():
     cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     assert len(set(cycle)) == len(cycle) == 6
+
+
+def test_roc_curves_differ_without_colour_and_chance_is_the_diagonal():
+    rates = torch.linspace(0, 1, 5)
+    figures.roc({name: (rates, rates ** (1 / power)) for power, name in enumerate("abcd", 1)})
+    axis = plt.gca()
+    *curves, chance = axis.lines
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [*"abcd", "chance"]
+    assert curves[1].get_xdata() == pytest.approx(rates.numpy())  # false positives to the right
+    assert curves[1].get_ydata() == pytest.approx(rates.sqrt().numpy())
+    assert chance.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert chance.get_linestyle() == "--"
+    assert len({str(line._dash_pattern) for line in axis.lines}) == 5
+    plt.gcf().canvas.draw()
+    box = axis.get_window_extent()
+    assert box.width == pytest.approx(box.height)
+
+
+def test_the_family_map_draws_every_answer_at_its_place():
+    figures.family_map()
+    axis = plt.gca()
+    shapes = {"yes": ("o", "full"), "partly": ("o", "left"), "no": ("x", "full")}
+    answers = [(column, a) for family in FAMILIES for column, a in enumerate(family.answers)]
+    assert len(axis.lines) == len(answers)
+    for mark, (column, answer) in zip(axis.lines, answers, strict=True):
+        assert mark.get_xdata()[0] == column
+        assert (mark.get_marker(), mark.get_fillstyle()) == shapes[answer.mark]
+    heights = [line.get_ydata()[0] for line in axis.lines[:: len(QUESTIONS)]]
+    names = {text.get_text(): text.get_position()[1] for text in axis.texts}
+    assert [names[family.name] for family in FAMILIES] == heights == sorted(heights)
+    assert {question.replace(" ", "\n", 1) for question in QUESTIONS} <= names.keys()
+    assert [f"chapter {n}" in names for n in range(1, 7)] == [True] * 5 + [False]
+    assert all(same_color(line.get_color(), "#595959") for line in axis.lines[5 * 4 :])
+
+
+def test_the_words_of_the_family_map_are_readable_and_apart():
+    figures.family_map()
+    figure = plt.gcf()
+    figure.canvas.draw()
+    words = [text for text in plt.gca().texts if text.get_text()]
+    assert min(text.get_fontsize() for text in words) >= 9
+    boxes = [text.get_window_extent().padded(-1) for text in words]
+    assert not [
+        (a.get_text(), b.get_text())
+        for i, a in enumerate(words)
+        for j, b in enumerate(words[:i])
+        if boxes[i].overlaps(boxes[j])
+    ]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+# --- slider ------------------------------------------------------------------------------------
+
+VALUES = [-1.5, 0, 0.25, 2]
+
+
+def line(value):
+    """Draws as a chapter would, in a figure of its own."""
+    _, axes = plt.subplots(1, 2)
+    axes[0].plot([0, value])
+    axes[1].fill_between([0, 1], [0, value], color=figures.SKY)
+    return f'A line from nought to "{value}", & below it <a wedge>'
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The bundles that have been displayed."""
+    import IPython.display
+
+    bundles = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_a_slider_shows_the_chosen_picture_and_no_other(shown):
+    figures.slider(VALUES, line, name="the <slope>", start=0.25)
+    [bundle] = shown
+    page = BeautifulSoup(bundle["text/html"], "html.parser")
+    frames = page.select("[data-value]")
+    assert [frame["data-value"] for frame in frames] == ["−1.5", "0", "0.25", "2"]
+    assert ["hidden" in frame.attrs for frame in frames] == [True, True, False, True]
+    assert [frame.img["alt"] for frame in frames] == [line(value) for value in VALUES]
+    handle = page.label.input
+    assert (handle["type"], handle["max"], handle["value"]) == ("range", "3", "2")
+    assert page.label.get_text() == "the <slope>"
+    assert page.output.get_text() == handle["aria-valuetext"] == "0.25"
+    assert not page.select("script, [id]")  # nothing to load, and nothing to be there twice
+    assert bundle["text/plain"] == "slider: the <slope>, 4 positions"
+
+
+def test_a_slider_is_the_same_each_time_and_leaves_no_figure(shown):
+    other = plt.figure()
+    for _ in range(2):
+        figures.slider(VALUES, line, name="slope")
+    assert shown[0] == shown[1]
+    assert plt.get_fignums() == [other.number]
+    assert not other.axes
+
+
+def test_the_pictures_of_a_slider_are_small_and_on_white(shown):
+    figures.slider(torch.linspace(-3, 3, 25), line, name="slope", start=0)
+    html = shown[0]["text/html"]
+    assert len(html) < 250_000
+    for image in BeautifulSoup(html, "html.parser").find_all("img"):
+        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        picture = Image.open(BytesIO(data))
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (576, 288))
+        assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_a_slider_keeps_the_colours_of_the_palette(shown):
+    figures.slider([1, 2], line, name="slope")
+    data = BeautifulSoup(shown[0]["text/html"], "html.parser").img["src"].partition(",")[2]
+    found = {
+        color for _, color in Image.open(BytesIO(base64.b64decode(data))).convert("RGB").getcolors()
+    }
+    for wanted in (figures.BLUE, figures.SKY, figures.BLACK):
+        rgb = bytes.fromhex(wanted[1:])
+        assert min(max(abs(a - b) for a, b in zip(rgb, c, strict=True)) for c in found) <= 8
+
+
+def test_a_start_is_found_as_it_is_printed(shown):
+    figures.slider([n * 0.1 for n in range(5)], line, name="slope", start=0.3)  # 3 * 0.1 > 0.3
+    figures.slider(["on-off", "off"], lambda v: line(1), name="light", form="{}")
+    outputs = [BeautifulSoup(b["text/html"], "html.parser").output for b in shown]
+    assert [output.get_text() for output in outputs] == ["0.3", "on−off"]
+
+
+@pytest.mark.parametrize(
+    ("values", "draw", "start", "message"),
+    [
+        ([], line, None, "'slope': no values"),
+        (VALUES, line, 1, "start 1 is not among −1.5, 0, 0.25, 2"),
+        (VALUES, lambda v: line(v)[:29], None, "'slope' at −1.5: draw must say what is seen"),
+        (VALUES, lambda v: plt.plot([v]) and None, None, "draw must say what is seen, not None"),
+        (VALUES, lambda v: (line(v), plt.close())[0], None, "draw left no picture"),
+        (VALUES, lambda v: (line(v), plt.gcf().set_figwidth(5 + v))[0], None, "several sizes"),
+    ],
+    ids=["no values", "start", "short", "none", "nothing drawn", "sizes"],
+)
+def test_a_slider_refuses(shown, values, draw, start, message):
+    with pytest.raises(ValueError, match=message):
+        figures.slider(values, draw, name="slope", start=start)
+    assert not shown
+
+
+# Some notebooks' style sheets set how pictures are displayed: that must not bring back hidden ones.
+PAGE = """<!doctype html><html lang="en"><head><title>Slider</title><style>img {{display: block}}
+</style></head><body><main><h1>Slider</h1>{}</main></body></html>"""
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_a_slider_moves_without_a_kernel(shown, browser, width):
+    figures.slider(VALUES, line, name="slope", start=0)
+    figures.slider([7, 8], line, name="another")
+    html = PAGE.format("".join(bundle["text/html"] for bundle in shown))
+    with test_site.Visit(browser, "data:", width) as visit:
+        tab = visit.page
+        tab.set_content(html)
+        figure, other = tab.locator("figure").all()
+        handle = figure.get_by_role("slider", name="slope", exact=True)
+
+        def visible():
+            [picture] = figure.locator("img:visible").all()
+            return picture.get_attribute("alt")
+
+        def reads(value, text):
+            assert visible() == line(value)
+            assert figure.locator("output").text_content() == text
+            assert handle.get_attribute("aria-valuetext") == text
+
+        reads(0, "0")
+        handle.focus()
+        for key, value, text in [
+            ("ArrowRight", 0.25, "0.25"),
+            ("ArrowRight", 2, "2"),
+            ("ArrowRight", 2, "2"),
+            ("Home", -1.5, "−1.5"),
+            ("End", 2, "2"),
+            ("ArrowLeft", 0.25, "0.25"),
+        ]:
+            tab.keyboard.press(key)
+            reads(value, text)
+        assert other.locator("img:visible").get_attribute("alt") == line(7)
+        assert other.locator("output").text_content() == "7"
+
+        assert tab.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        assert figure.locator("img:visible").bounding_box()["width"] == min(576, width - 16)
+        tab.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+        assert tab.evaluate("axe.run().then(result => result.violations)") == []
+        assert visit.problems == []

@@ -4,12 +4,12 @@ import itertools
 import math
 
 import torch
-from torch.distributions import Bernoulli, Categorical, kl_divergence
+from torch.distributions import Bernoulli
 
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN
 from companion.autoregressive.pixelcnn import gate
 from companion.checks import all_binary, frequencies, total_probability
-from companion.evaluation import bits_per_dimension, nll
+from companion.evaluation import nll
 from companion.nn import MaskedConv2d, MaskedLinear
 from tests.equations import equation, side
 
@@ -405,94 +405,7 @@ def fvsbn_gradient(rng):
     )
 
 
-# --- scores ------------------------------------------------------------------------------------
-
-
-@equation("nll", r"\mathrm{NLL} = -\frac{1}{N} \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)")
-def mean_nll(rng):
-    model = random_parameters(FVSBN(5), rng)
-    x = torch.bernoulli(torch.full((9, 5), 0.5), generator=rng)
-    yield side(nll(model, x, batch_size=4).mean)
-    table = table_of(model)
-    probabilities = torch.stack([table[tuple(one.long())] for one in x])
-    yield side(
-        -probabilities.log().mean(),
-        wrong={
-            "sum instead of mean": -probabilities.log().sum(),
-            "logarithm of the mean": -probabilities.mean().log(),
-            "mean over pixels": -probabilities.log().mean() / 5,
-        },
-    )
-
-
-@equation("bits-per-dimension", r"\text{bits per dimension} = \frac{\mathrm{NLL}}{D \ln 2}")
-def bits(rng):
-    model = random_parameters(FVSBN(5), rng)
-    x = torch.bernoulli(torch.full((9, 5), 0.5), generator=rng)
-    nats = nll(model, x).mean
-    yield side(bits_per_dimension(nats, 5), wrong={"nats per dimension": nats / 5})
-    table = table_of(model)
-    probabilities = torch.stack([table[tuple(one.long())] for one in x])
-    yield side(-probabilities.log2().mean() / 5, wrong={"base 2 without D": nats / math.log(2)})
-
-
-@equation(
-    "entropy-floor",
-    r"""
-    \begin{aligned}
-    -\sum_x p_{\text{data}}(x) \ln p(x)
-      &= -\sum_x p_{\text{data}}(x) \ln p_{\text{data}}(x) \\
-      &\quad + \sum_x p_{\text{data}}(x) \ln \frac{p_{\text{data}}(x)}{p(x)} \\
-      &= H(p_{\text{data}}) + D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p) \\
-      &\ge H(p_{\text{data}})
-    \end{aligned}
-    """,
-)
-def entropy_floor(rng):
-    data = random_table(rng, 2, 2, 2, 2).flatten()
-    model = random_parameters(MADE(4, (10,)), rng)
-    log_p = model.log_prob(all_binary(4))
-    yield side(-(data * log_p).sum(), wrong={"roles exchanged": -(log_p.exp() * data.log()).sum()})
-    log_data = data.log()
-    divergence = (data * (log_data - log_p)).sum()
-    backward = (log_p.exp() * (log_p - log_data)).sum()
-    yield side(
-        -(data * log_data).sum() + divergence,
-        wrong={"second fraction turned round": -(data * log_data).sum() - divergence},
-    )
-    p = Categorical(data)
-    yield side(
-        p.entropy() + kl_divergence(p, Categorical(logits=log_p)),
-        wrong={
-            "sign of the divergence": p.entropy() - divergence,
-            "its direction": p.entropy() + backward,
-        },
-    )
-    yield side(torch.stack([-q * q.log() for q in data]).sum())
-
-
-@equation(
-    "gibbs-inequality",
-    r"""
-    \begin{aligned}
-    -D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p)
-      &= \sum_x p_{\text{data}}(x) \ln \frac{p(x)}{p_{\text{data}}(x)} \\
-      &\le \sum_x p_{\text{data}}(x) \Bigl(\frac{p(x)}{p_{\text{data}}(x)} - 1\Bigr) \\
-      &= 0
-    \end{aligned}
-    """,
-)
-def gibbs_inequality(rng):
-    data = random_table(rng, 2, 2, 2, 2).flatten()
-    p = table_of(random_parameters(MADE(4, (10,)), rng)).flatten()
-    yield side(-kl_divergence(Categorical(data), Categorical(p)))
-    ratio = p / data
-    yield side(
-        (data * ratio.log()).sum(),
-        wrong={"fraction turned round": -(data * ratio.log()).sum()},
-    )
-    yield side((data * (ratio - 1)).sum(), wrong={"one not subtracted": (data * ratio).sum()})
-    yield side(0)
+# --- sampling -----------------------------------------------------------------------------------
 
 
 @equation(

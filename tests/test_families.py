@@ -1,0 +1,113 @@
+"""The map of the families: its form, and its claims wherever the code can be asked."""
+
+import pytest
+import torch
+import yaml
+
+from companion import families
+from companion.autoregressive import FVSBN, MADE, NADE, PixelCNN
+from companion.checks import total_probability
+from companion.distributions import BernoulliMixture
+from companion.families import FAMILIES, QUESTIONS
+from tests.book import ROOT
+
+PLAN = [
+    "generative-models",
+    "autoregressive-models",
+    "variational-autoencoders",
+    "adversarial-autoencoders",
+    "generative-adversarial-networks",
+]
+BY_CHAPTER = {family.chapter: family for family in FAMILIES if family.chapter}
+
+
+def marks(chapter):
+    return [answer.mark for answer in BY_CHAPTER[chapter].answers]
+
+
+# --- form --------------------------------------------------------------------------------------
+
+
+def test_the_families_of_the_book_come_first_in_the_order_of_its_chapters():
+    assert [family.chapter for family in FAMILIES] == [*PLAN, None, None, None]
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    pages = [page["file"].rpartition("/")[2] for page in toc["parts"][0]["chapters"]]
+    assert [page for page in PLAN if page in pages] == [page for page in pages if page in PLAN]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_family_answers_every_question_in_few_words(family):
+    assert len(family.answers) == len(QUESTIONS)
+    for mark, words in family.answers:
+        assert mark in ("yes", "partly", "no")
+        assert words or mark != "partly"  # half a yes is explained
+        assert len(words) <= len("up to a constant")  # more would run into the next column
+    assert family.why.endswith(".")
+    assert len(family.why) < 100
+
+
+def test_the_table_says_what_the_map_shows():
+    head, rule, *rows = [line.strip("| ").split(" | ") for line in families.table().splitlines()]
+    assert head == ["Family", *QUESTIONS, "Why"]
+    assert set(rule) == {"---"}
+    assert len(rule) == len(head)
+    for row, family in zip(rows, FAMILIES, strict=True):
+        assert row == [family.name, *map(str, family.answers), family.why]
+    # The columns are in this order: here, each differs from its neighbour in one of the families.
+    assert "| Variational autoencoder | no (estimated) | yes | yes | yes |" in families.table()
+    assert "| GAN | no | no | yes | partly (no encoder) |" in families.table()
+    assert "| yes | yes (already exact) | no (pixel by pixel) | no |" in families.table()
+    assert QUESTIONS == ("exact density", "bound on it", "draws in one pass", "latent code")
+
+
+# --- claims ------------------------------------------------------------------------------------
+
+
+def whether(condition):
+    return "yes" if condition else "no"
+
+
+def test_a_bernoulli_mixture_has_an_exact_density_and_a_latent():
+    model = BernoulliMixture(6, 3).double()
+    torch.nn.init.uniform_(model.probs, 0.1, 0.9)
+    exact = total_probability(model.log_prob, 6) == pytest.approx(1)
+    x = model.sample((4,))  # a component and its coins: no entry waits for another
+    code = model.responsibilities(x)
+    latent = code.shape == (4, 3) and torch.allclose(code.sum(-1), torch.ones(4).double())
+    assert marks("generative-models") == [whether(exact), whether(exact), "yes", whether(latent)]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: FVSBN(9),
+        lambda: NADE(9, hidden=5),
+        lambda: MADE(9, hidden=(16,)),
+        lambda: PixelCNN((3, 3), channels=4, layers=2),
+    ],
+    ids=["FVSBN", "NADE", "MADE", "PixelCNN"],
+)
+def test_an_autoregressive_model_is_exact_and_draws_pixel_by_pixel(build, monkeypatch):
+    model = build().double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    exact = total_probability(model.log_prob, 9) == pytest.approx(1)
+    passes, logits = [], model.logits
+    monkeypatch.setattr(model, "logits", lambda *args: passes.append(1) or logits(*args))
+    model.sample((2,), cached=False)
+    assert len(passes) == 9
+    one_pass = len(passes) == 1
+    latent = any(hasattr(model, word) for word in ("encode", "encoder", "prior"))
+    found = [whether(exact), whether(exact), whether(one_pass), whether(latent)]
+    assert marks("autoregressive-models") == found
+
+
+CHECKED = {"generative-models", "autoregressive-models"}
+
+
+@pytest.mark.parametrize("chapter", PLAN)
+def test_a_family_whose_chapter_is_written_is_held_to_its_code(chapter):
+    assert chapter in CHECKED or not (ROOT / "book" / f"{chapter}.ipynb").exists(), (
+        f"{chapter}.ipynb is there: test here what companion/families.py says of its family, and "
+        "add it to CHECKED"
+    )
