@@ -33,13 +33,15 @@ class IndependentBernoulli(nn.Module):
         Args: smoothing: how many more ones, and zeros, to count than there are (Laplace).
         """
         require_examples(x, len(self.probs))
-        self.probs.data = share(x.sum(0, dtype=torch.float64), len(x), smoothing).to(self.probs)
+        ones = x.sum(0, dtype=torch.float64)
+        self.probs.data = share(ones, len(x), smoothing).to(self.probs)
         return self
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x), ``(*batch, D) -> (*batch,)``, nats; -inf for what cannot be."""
         x = vectors(x, self.probs)
-        return (x.xlogy(self.probs) + (1 - x).xlogy(1 - self.probs)).sum(-1)  # 0 ln 0 = 0
+        log_p = x.xlogy(self.probs) + (1 - x).xlogy(1 - self.probs)  # 0 ln 0 = 0
+        return log_p.sum(-1)
 
     forward = log_prob
 
@@ -121,7 +123,7 @@ class BernoulliMixture(nn.Module):
         log_one, log_zero = self.probs.log(), (-self.probs).log1p()
         if known is not None:
             if known.dtype != torch.bool or known.shape != self.probs.shape[1:]:
-                raise ValueError(f"known must be bool, of shape ({self.probs.shape[1]},)")
+                raise ValueError(f"known must be bool, shape ({self.probs.shape[1]},)")
             log_one, log_zero = log_one.where(known, 0), log_zero.where(known, 0)
         x = vectors(x, self.probs)
         return x @ (log_one - log_zero).T + log_zero.sum(-1) + self.weights.log()
@@ -169,11 +171,12 @@ class BernoulliMixture(nn.Module):
         Source:  Dempster, Laird & Rubin (1977); the running averages: Cappé & Moulines (2009).
         """
         if epochs < 1 or smoothing < 0:
-            raise ValueError("epochs must be at least 1, and smoothing not negative")
+            raise ValueError("epochs must be at least 1, smoothing not negative")
         if len(self.probs) > 1 and (self.probs == self.probs[0]).all():
-            raise ValueError("all components are alike and would remain so: start_from examples")
+            raise ValueError("components that are alike stay alike: start_from examples")
         N, limits = len(train.images), torch.finfo(self.probs.dtype)
-        counts, ones = self.weights.clone(), self.weights[:, None] * self.probs  # per example
+        # Of each component, per example: how many, and how many ones in each entry.
+        counts, ones = self.weights.clone(), self.weights[:, None] * self.probs
         history = []
         for step in range(epochs * len(train)):
             x = train.batch(step).to(self.probs)
@@ -185,7 +188,8 @@ class BernoulliMixture(nn.Module):
             self.weights.data = counts / counts.sum()  # M-step
             mean = share(ones.sum(0), 1, 1 / N)
             probs = (ones + smoothing / N * mean) / (counts[:, None] + smoothing / N)
-            self.probs.data = probs.clamp(limits.tiny, 1 - limits.eps)  # what rounds to 0 or 1
+            # Off 0 and 1, to which a probability may round.
+            self.probs.data = probs.clamp(limits.tiny, 1 - limits.eps)
             history.append(log_joint.logsumexp(-1).mean())
         return torch.stack(history).view(epochs, -1).mean(1).tolist()
 
@@ -205,15 +209,15 @@ class GenerativeClassifier(nn.Module):
         super().__init__()
         self.densities = nn.ModuleList(densities)
         prior = torch.ones(len(densities)) if prior is None else prior
-        if prior.shape != (len(densities),) or not (prior >= 0).all() or not prior.sum() > 0:
-            raise ValueError(
-                f"a prior for {len(densities)} classes has so many shares, got {prior}"
-            )
+        fits = prior.shape == (len(densities),) and (prior >= 0).all()
+        if not fits or not prior.sum() > 0:
+            raise ValueError(f"a prior for {len(densities)} classes, not {prior}")
         self.register_buffer("prior", prior.double() / prior.sum())
 
     def log_joint(self, x: Tensor, **options) -> Tensor:
         """ln p(x, y) for every class y, ``(*batch, D) -> (*batch, classes)``, nats."""
-        log_p = torch.stack([density.log_prob(x, **options) for density in self.densities], -1)
+        log_p = [density.log_prob(x, **options) for density in self.densities]
+        log_p = torch.stack(log_p, -1)
         return log_p + self.prior.log().to(log_p)
 
     def log_prob(self, x: Tensor, **options) -> Tensor:
