@@ -1,10 +1,13 @@
 """The figures: drawn without a screen, and what they draw."""
 
 import base64
+import json
 from importlib.resources import files
 from io import BytesIO
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
@@ -13,7 +16,7 @@ from PIL import Image
 
 from companion import figures
 from companion.families import FAMILIES, QUESTIONS
-from tests import test_site
+from tests import contracts, test_site
 
 browser = test_site.browser  # the fixture: Chromium, or a skip where there is none
 
@@ -137,16 +140,25 @@ def shown(monkeypatch):
     return bundles
 
 
+def pictures(html):
+    """What the <img>s of a page hold."""
+    found = []
+    for image in BeautifulSoup(html, "html.parser").find_all("img"):
+        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        found.append(Image.open(BytesIO(data)))
+    return found
+
+
 def test_a_slider_shows_the_chosen_picture_and_no_other(shown):
     figures.slider(VALUES, line, name="the <slope>", start=0.25)
     [bundle] = shown
     page = BeautifulSoup(bundle["text/html"], "html.parser")
-    frames = page.select("[data-value]")
-    assert [frame["data-value"] for frame in frames] == ["−1.5", "0", "0.25", "2"]
+    frames = [image.parent for image in page.select("img")]
     assert ["hidden" in frame.attrs for frame in frames] == [True, True, False, True]
     assert [frame.img["alt"] for frame in frames] == [line(value) for value in VALUES]
     handle = page.label.input
     assert (handle["type"], handle["max"], handle["value"]) == ("range", "3", "2")
+    assert json.loads(handle["data-texts"]) == ["−1.5", "0", "0.25", "2"]
     assert page.label.get_text() == "the <slope>"
     assert page.output.get_text() == handle["aria-valuetext"] == "0.25"
     assert not page.select("script, [id]")  # nothing to load, and nothing to be there twice
@@ -166,19 +178,15 @@ def test_the_pictures_of_a_slider_are_small_and_on_white(shown):
     figures.slider(torch.linspace(-3, 3, 25), line, name="slope", start=0)
     html = shown[0]["text/html"]
     assert len(html) < 250_000
-    for image in BeautifulSoup(html, "html.parser").find_all("img"):
-        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
-        picture = Image.open(BytesIO(data))
+    for picture in pictures(html):
         assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (576, 288))
         assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
 
 
 def test_a_slider_keeps_the_colours_of_the_palette(shown):
     figures.slider([1, 2], line, name="slope")
-    data = BeautifulSoup(shown[0]["text/html"], "html.parser").img["src"].partition(",")[2]
-    found = {
-        color for _, color in Image.open(BytesIO(base64.b64decode(data))).convert("RGB").getcolors()
-    }
+    picture = pictures(shown[0]["text/html"])[0]
+    found = {color for _, color in picture.convert("RGB").getcolors()}
     for wanted in (figures.BLUE, figures.SKY, figures.BLACK):
         rgb = bytes.fromhex(wanted[1:])
         assert min(max(abs(a - b) for a, b in zip(rgb, c, strict=True)) for c in found) <= 8
@@ -209,20 +217,23 @@ def test_a_slider_refuses(shown, values, draw, start, message):
     assert not shown
 
 
-# Some notebooks' style sheets set how pictures are displayed: that must not bring back hidden ones.
-PAGE = """<!doctype html><html lang="en"><head><title>Slider</title><style>img {{display: block}}
+# Style sheets of notebooks and of the website set how pictures are displayed and how large: that
+# must neither bring back hidden ones nor shrink a sheet of which a part is seen.
+PAGE = """<!doctype html><html lang="en"><head><title>Slider</title><style>
+* {{box-sizing: border-box}} figure {{padding: 8px}}
+img {{display: block; max-width: 100%; height: auto}}
 </style></head><body><main><h1>Slider</h1>{}</main></body></html>"""
 
 
 @pytest.mark.parametrize("width", [1300, 390])
 def test_a_slider_moves_without_a_kernel(shown, browser, width):
-    figures.slider(VALUES, line, name="slope", start=0)
     figures.slider([7, 8], line, name="another")
+    figures.slider(VALUES, line, name="slope", start=0)
     html = PAGE.format("".join(bundle["text/html"] for bundle in shown))
     with test_site.Visit(browser, "data:", width) as visit:
         tab = visit.page
         tab.set_content(html)
-        figure, other = tab.locator("figure").all()
+        other, figure = tab.locator("figure").all()
         handle = figure.get_by_role("slider", name="slope", exact=True)
 
         def visible():
@@ -249,8 +260,165 @@ def test_a_slider_moves_without_a_kernel(shown, browser, width):
         assert other.locator("img:visible").get_attribute("alt") == line(7)
         assert other.locator("output").text_content() == "7"
 
-        assert tab.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
         assert figure.locator("img:visible").bounding_box()["width"] == min(576, width - 16)
-        tab.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
-        assert tab.evaluate("axe.run().then(result => result.violations)") == []
-        assert visit.problems == []
+        reads_well(visit)
+
+
+def reads_well(visit):
+    tab = visit.page
+    assert tab.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    tab.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+    assert tab.evaluate("axe.run().then(result => result.violations)") == []
+    assert visit.problems == []
+
+
+# --- explorer ----------------------------------------------------------------------------------
+
+LABEL = 'Grey squares, darker to the "right" & <below>, each with a black corner'
+
+
+def grid(rows=3, columns=4, side=5):
+    """Each picture in a grey of its own, level columns * row + column + 1 of 15; its top right
+    pixel is black."""
+    levels = torch.arange(1, rows * columns + 1).reshape(rows, columns, 1, 1)
+    images = (levels / 15).repeat(1, 1, side, side)
+    images[..., 0, -1] = 1
+    return images
+
+
+def test_an_explorer_is_one_sheet_of_greys_with_the_pictures_in_place(shown):
+    figures.explorer(grid(), label=LABEL)
+    [sheet] = pictures(shown[0]["text/html"])
+    assert (sheet.format, sheet.mode, sheet.size) == ("PNG", "P", (20, 15))
+    drawn = torch.tensor(np.array(sheet.convert("L"))).reshape(3, 5, 4, 5)
+    assert torch.equal(drawn.transpose(1, 2), 255 - (255 * grid()).round().int())
+
+
+def test_an_explorer_names_its_sliders_and_says_what_it_shows(shown):
+    z = torch.linspace(-1.5, 1.5, 4)
+    figures.explorer(grid(), label=LABEL, names=("a<b", "c"), values=([-1, -1e-9, 1], z))
+    [bundle] = shown
+    page = BeautifulSoup(bundle["text/html"], "html.parser")
+    assert [tag.get_text() for tag in page.select("label")] == ["a<b", "c"]
+    assert [tag["max"] for tag in page.select("input")] == ["2", "3"]
+    assert [json.loads(tag["data-texts"]) for tag in page.select("input")] == [
+        ["−1.00", "0.00", "1.00"],
+        ["−1.50", "−0.50", "0.50", "1.50"],
+    ]
+    assert [tag.get_text() for tag in page.select("output")] == ["0.00", "0.50"]  # the middle
+    assert [tag["aria-valuetext"] for tag in page.select("input")] == ["0.00", "0.50"]
+    assert page.img["alt"] == LABEL
+    assert not page.select("script, [id]")
+    assert bundle["text/plain"] == "explorer: a<b and c, 3 × 4 pictures"
+    figures.explorer(grid(), label=LABEL, names=("a<b", "c"), values=([-1, -1e-9, 1], z))
+    assert shown[1] == bundle
+
+
+def test_figures_without_a_kernel_keep_the_contract_on_alt_texts(shown):
+    figures.explorer(grid(), label=LABEL)
+    figures.slider(VALUES, line, name="slope")
+
+    def problems(*bundles):
+        cell = SimpleNamespace(
+            outputs=[{"data": bundle} for bundle in bundles], document=SimpleNamespace(images=[])
+        )
+        return list(contracts.figure_problems(SimpleNamespace(cells=[cell])))
+
+    assert problems(*shown) == []
+    assert len(problems({"text/html": shown[0]["text/html"].replace("alt=", "title=")})) == 1
+
+
+def test_an_explorer_starts_where_it_is_told(shown):
+    figures.explorer(grid(), label=LABEL, start=(3, 1))  # counted from one
+    z = [n * 0.1 for n in range(4)]
+    figures.explorer(grid(), label=LABEL, values=("abc", range(4)), start=("a", 0), form="{}")
+    figures.explorer(grid(), label=LABEL, values=(z[:3], z), start=(0, 0.3))
+    outputs = [
+        BeautifulSoup(bundle["text/html"], "html.parser").select("output") for bundle in shown
+    ]
+    assert [[tag.get_text() for tag in pair] for pair in outputs] == [
+        ["3", "1"],
+        ["a", "0"],
+        ["0.00", "0.30"],
+    ]
+
+
+def test_a_large_explorer_stays_small(shown):
+    """Strokes with soft edges, as a decoder draws them, 15 × 15 of 28 × 28."""
+    z = torch.linspace(-2, 2, 15)
+    y, x = torch.meshgrid(2 * [torch.linspace(-1, 1, 28)], indexing="ij")
+    a, b = z[:, None, None, None], z[:, None, None]
+    ring = (x**2 + (1 + 0.2 * a) * y**2).sqrt() - 0.5
+    images = torch.exp(-((8 * (ring + 0.1 * b * torch.sin(4 * x + 2 * a * y))) ** 2))
+    figures.explorer(images, label=LABEL)
+    assert pictures(shown[0]["text/html"])[0].size == (420, 420)
+    assert len(shown[0]["text/html"]) < 75_000
+    noise = torch.rand(15, 15, 28, 28, generator=torch.Generator().manual_seed(0))
+    figures.explorer(noise, label=LABEL)  # the worst: four bits to a pixel
+    assert len(shown[1]["text/html"]) < 125_000
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "message"),
+    [
+        (
+            grid()[0],
+            {},
+            r"'z1' × 'z2': images of shape \(4, 5, 5\), not \(rows, columns, side, side",
+        ),
+        (grid()[..., :4], {}, r"images of shape \(3, 4, 5, 4\)"),
+        (grid()[:0], {}, r"images of shape \(0, 4, 5, 5\)"),
+        (grid() + 0.1, {}, r"images from 0.166667 to 1.1, not within \[0, 1\]"),
+        (grid() - 0.1, {}, r"images from -0.0333333 to 0.9, not within"),
+        (grid() * torch.nan, {}, "images from nan to nan, not within"),
+        (grid(), {"values": (range(4), range(3))}, "4 and 3 values for 3 rows and 4 columns"),
+        (grid(), {"start": (4, 1)}, "'z1' × 'z2', z1: start 4 is not among 1, 2, 3$"),
+        (grid(), {"start": (1, 0)}, "z2: start 0 is not among 1, 2, 3, 4$"),
+        (grid(), {"label": "digits"}, "label must say what is seen, not 'digits'"),
+    ],
+    ids=["rank", "square", "empty", "above", "below", "nan", "values", "row", "column", "label"],
+)
+def test_an_explorer_refuses(shown, images, settings, message):
+    with pytest.raises(ValueError, match=message):
+        figures.explorer(images, **{"label": LABEL} | settings)
+    assert not shown
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_an_explorer_moves_without_a_kernel(shown, browser, width):
+    figures.explorer(grid(), label=LABEL, names=("u", "v"))
+    figures.explorer(grid(), label=LABEL, values=([-1, 0, 1], [-3, -1, 1, 3]), start=(0, -3))
+    html = PAGE.format("".join(bundle["text/html"] for bundle in shown))
+    with test_site.Visit(browser, "data:", width) as visit:
+        tab = visit.page
+        tab.set_content(html)
+        other, figure = tab.locator("figure").all()
+
+        def sees(figure, row, column):
+            """The picture at this place fills the window to its edges."""
+            box = figure.locator("img").locator("..").bounding_box()
+            inside = {k: box[k] + (1 if k in "xy" else -2) for k in box}  # without the frame
+            seen = Image.open(BytesIO(tab.screenshot(clip=inside))).convert("L")
+            assert seen.size == (195, 195)  # 39 screen pixels to each of 5
+            grey = 255 - 17 * (4 * row + column + 1)
+            assert sorted(seen.getcolors()) == sorted([(39 * 39, 0), (195 * 195 - 39 * 39, grey)])
+            assert seen.crop((156, 0, 195, 39)).getcolors() == [(39 * 39, 0)]
+
+        sees(figure, 1, 0)
+        sees(other, 1, 2)
+        for name, key, row, column, texts in [
+            ("z1", "ArrowRight", 2, 0, ["1.00", "−3.00"]),
+            ("z2", "ArrowRight", 2, 1, ["1.00", "−1.00"]),
+            ("z2", "End", 2, 3, ["1.00", "3.00"]),
+            ("z1", "Home", 0, 3, ["−1.00", "3.00"]),
+            ("z2", "ArrowLeft", 0, 2, ["−1.00", "1.00"]),
+        ]:
+            handle = figure.get_by_role("slider", name=name, exact=True)
+            handle.focus()
+            tab.keyboard.press(key)
+            sees(figure, row, column)
+            assert figure.locator("output").all_text_contents() == texts
+            assert handle.get_attribute("aria-valuetext") == texts[name == "z2"]
+        sees(other, 1, 2)
+        assert other.locator("output").all_text_contents() == ["2", "3"]
+        reads_well(visit)
