@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,17 @@ class Estimate(NamedTuple):
         return cls(values.mean().item(), deviation / math.sqrt(len(values)))
 
 
+@contextlib.contextmanager
+def scoring(model: nn.Module) -> Iterator[Tensor]:
+    """Put a model into evaluation mode for a while; gives a parameter, for device and precision."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield next(model.parameters())
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
     r"""Mean negative log-likelihood of binary data, Eq. (nll).
@@ -44,17 +57,56 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
         raise ValueError(
             "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
         )
-    parameter = next(model.parameters())
-    was_training = model.training
-    model.eval()
-    try:
-        scores = [
-            -model.log_prob(batch.to(parameter.device, parameter.dtype)).double()
-            for batch in x.split(batch_size)
-        ]
-    finally:
-        model.train(was_training)
+    with scoring(model) as parameter:
+        scores = [-model.log_prob(batch.to(parameter)).double() for batch in x.split(batch_size)]
     return Estimate.of(torch.cat(scores))
+
+
+class ImportanceEstimate(NamedTuple):
+    """As `Estimate`, and how many of the draws really counted.
+
+    ``effective_samples`` is the median over the examples of (sum w)^2 / sum w^2, from 1 to K: near
+    1, a single draw decides, and the score is an upper bound that more draws would still lower.
+    """
+
+    mean: float
+    standard_error: float
+    effective_samples: float
+
+
+@torch.no_grad()
+def importance_sampled_nll(
+    model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
+) -> ImportanceEstimate:
+    r"""Mean negative log-likelihood by importance sampling, an upper bound on average.
+
+    .. math:: -\ln p(x) \approx -\ln \frac1K \sum_{k=1}^{K} w_k
+
+    Args:
+        model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode.
+        x:          values used as they are, shape ``(N, *event)``.
+        samples:    K, draws for each example.
+        batch_size, chunk: examples and draws at a time: memory does not grow with K.
+
+    Returns: mean over the examples and its standard error, nats per example.
+    Source:  Burda, Grosse & Salakhutdinov (2016), who use K = 5000.
+    """
+    if min(samples, batch_size, chunk, len(x)) < 1:
+        raise ValueError("samples, batch_size, chunk and the number of examples are at least 1")
+    if x.dtype == torch.uint8 and x.max() > 1:
+        raise ValueError("x holds grey values: binarise it first, e.g. data.binarize(x, seed)")
+    scores, effective = [], []
+    with scoring(model) as parameter:
+        for batch in x.split(batch_size):
+            batch = batch.to(parameter)
+            total = squares = batch.new_full((len(batch),), -math.inf).double()
+            for start in range(0, samples, chunk):
+                log_w = model.log_w(batch, min(chunk, samples - start)).double()
+                total = torch.logaddexp(total, log_w.logsumexp(0))
+                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+            scores.append(math.log(samples) - total)
+            effective.append((2 * total - squares).exp())
+    return ImportanceEstimate(*Estimate.of(torch.cat(scores)), torch.cat(effective).median().item())
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:

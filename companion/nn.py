@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,6 +75,19 @@ class MaskedConv2d(nn.Conv2d):
     def masked_weight(self) -> Tensor:
         """The weights that are left, ``(outputs, inputs, k, k)``."""
         return self.mask * self.weight
+
+
+def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """A network of linear layers with these widths, an activation after each of them."""
+    layers = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Probabilities are computed in float32 or better, whatever the network ran in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def free_parameters(model: nn.Module) -> int:

@@ -48,3 +48,18 @@ def test_the_training_benchmark_prints_a_ratio(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["training.py", *arguments])
     training.main()
     assert float(capsys.readouterr().out.splitlines()[-1].split()[-1]) > 0
+
+
+def test_the_vae_benchmark_prints_ratios(monkeypatch, capsys):
+    vae = benchmark("vae")
+    monkeypatch.setattr(vae, "pythae", None)  # the benchmark's alone; the tests do without
+    arguments = ["--batch-sizes", "50", "--rounds", "1", "--images", "200"]
+    monkeypatch.setattr(sys, "argv", ["vae.py", *arguments])
+    vae.main()
+    batch_size, *speeds, ratio = map(
+        lambda word: float(word.replace(",", "")), capsys.readouterr().out.splitlines()[-1].split()
+    )
+    assert batch_size == 50
+    assert len(speeds) == 2
+    assert min(speeds) > 0
+    assert ratio > 0

@@ -14,8 +14,16 @@ from companion.checks import (
     sees,
     total_probability,
 )
-from companion.evaluation import Estimate, auc, bits_per_dimension, nll, roc
+from companion.evaluation import (
+    Estimate,
+    auc,
+    bits_per_dimension,
+    importance_sampled_nll,
+    nll,
+    roc,
+)
 from companion.nn import MaskedLinear, free_parameters
+from companion.vae import VAE, LinearGaussian, StandardNormal
 
 
 def test_nll_of_a_known_density():
@@ -73,6 +81,100 @@ def test_an_estimate_is_a_mean_and_its_standard_error(rng):
     means = [Estimate.of(draws) for draws in torch.rand(2000, 10, generator=rng)]
     mean, error = torch.tensor(means, dtype=torch.float64).T
     assert error.square().mean() == pytest.approx(mean.var().item(), rel=0.15)  # 5 times 3 %
+
+
+class Weighted(torch.nn.Module):
+    """A model whose log-weights are known: each call hands out the next rows of a table."""
+
+    def __init__(self, log_w):
+        super().__init__()
+        self.log_w_of_all, self.calls = log_w, []
+        self.parameter = torch.nn.Parameter(torch.zeros(()))
+
+    def log_w(self, x, samples):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        column = x[:, 0].long()  # an example is its own place in the table
+        start = sum(k for k, examples in self.calls if examples == column.tolist())
+        self.calls.append((samples, column.tolist()))
+        return self.log_w_of_all[start : start + samples, column]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+@pytest.mark.parametrize("chunk", [1, 3, 12, 50])
+def test_importance_sampling_in_parts_is_one_sum(batch_size, chunk, rng):
+    log_w = torch.randn(12, 5, generator=rng, dtype=torch.float64) * 3
+    x = torch.arange(5)[:, None]
+    w = log_w.exp()
+    each = -w.mean(0).log()
+    effective = (w.sum(0) ** 2 / (w**2).sum(0)).sort().values[2]
+    for shift in (0, -1e4):  # such weights are zero: only their logarithms are not
+        model = Weighted(log_w + shift)
+        estimate = importance_sampled_nll(model, x, 12, batch_size, chunk)
+        assert estimate.mean == pytest.approx(each.mean().item() - shift, rel=1e-12)
+        assert estimate.standard_error == pytest.approx(each.std().item() / math.sqrt(5))
+        assert estimate.effective_samples == pytest.approx(effective.item())
+        assert max(k for k, _ in model.calls) == min(chunk, 12)  # memory does not grow with K
+        assert max(len(examples) for _, examples in model.calls) == min(batch_size, 5)
+        assert sum(k * len(examples) for k, examples in model.calls) == 12 * 5
+        assert model.training
+
+
+def test_effective_samples_of_equal_and_of_unequal_weights():
+    x = torch.arange(3)[:, None]
+    equal = torch.full((70, 3), -600.0)
+    assert importance_sampled_nll(Weighted(equal), x, 70).effective_samples == pytest.approx(70)
+    half = equal.clone()
+    half[::2] = -math.inf  # a weight of zero
+    estimate = importance_sampled_nll(Weighted(half), x, 70)
+    assert estimate.effective_samples == pytest.approx(35)
+    assert estimate.mean == pytest.approx(600 + math.log(2))
+    one = equal.clone()
+    one[40] = -500
+    assert importance_sampled_nll(Weighted(one), x, 70).effective_samples == pytest.approx(1)
+    mixed = torch.stack([equal[:, 0], one[:, 0], half[:, 0]], 1)  # the median, not the mean
+    assert importance_sampled_nll(Weighted(mixed), x, 70).effective_samples == pytest.approx(35)
+
+
+def test_importance_sampling_sums_weights_in_float64():
+    """Many small weights beside a large one, which float32 would forget."""
+    log_w = torch.full((2000, 1), -18.0)
+    log_w[0] = 0
+    estimate = importance_sampled_nll(Weighted(log_w), torch.zeros(1, 1), 2000, chunk=1)
+    expected = math.log(2000) - math.log1p(1999 * math.exp(-18))
+    assert estimate.mean == pytest.approx(expected, abs=1e-9)
+    assert math.isnan(estimate.standard_error)
+
+
+def test_what_the_decoder_sees_does_not_grow_with_the_draws(rng):
+    model = VAE(LinearGaussian(4, 2), LinearGaussian(2, 4), StandardNormal(2))
+    largest = []
+    for samples in (7, 500):
+        seen = []
+        hook = model.decoder.register_forward_pre_hook(lambda _, z: seen.append(z[0].shape))  # noqa: B023
+        importance_sampled_nll(model, torch.rand(25, 4, generator=rng), samples, 10, chunk=7)
+        hook.remove()
+        assert sum(k * n for k, n, _ in seen) == samples * 25
+        largest.append(max(seen, key=math.prod))
+    assert largest == [(7, 10, 2)] * 2
+
+
+def test_importance_sampling_follows_the_type_of_the_model_and_leaves_its_mode():
+    model = VAE(LinearGaussian(4, 2), LinearGaussian(2, 4), StandardNormal(2)).double()
+    for training in (True, False):
+        model.train(training)
+        assert importance_sampled_nll(model, all_binary(4).byte(), 3).mean > 0
+        assert model.training == training
+    model.train()
+    with pytest.raises(RuntimeError, match="shapes"):
+        importance_sampled_nll(model, torch.zeros(2, 5), 3)
+    assert model.training
+
+
+@pytest.mark.parametrize(("samples", "n"), [(0, 3), (-1, 3), (5, 0)])
+def test_importance_sampling_needs_a_draw_and_an_example(samples, n):
+    with pytest.raises(ValueError, match="at least 1"):
+        importance_sampled_nll(Weighted(torch.zeros(5, 3)), torch.zeros(n, 1), samples)
 
 
 def test_fair_coins_cost_one_bit():
@@ -259,3 +361,12 @@ def test_a_mask_of_the_wrong_shape_is_named():
 def test_scores_that_mean_nothing_are_refused(build):
     with pytest.raises(ValueError, match="shape"):
         build()
+
+
+def test_importance_sampling_refuses_grey_values_and_empty_chunks():
+    model = Weighted(torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="binarise"):
+        importance_sampled_nll(model, torch.full((3, 1), 255, dtype=torch.uint8), 5)
+    for options in ({"chunk": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            importance_sampled_nll(model, torch.zeros(3, 1), 5, **options)

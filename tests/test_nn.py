@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from companion.autoregressive import FVSBN, MADE, GatedPixelCNN, PixelCNN
-from companion.nn import MaskedConv2d, MaskedLinear, free_parameters
+from companion.nn import MaskedConv2d, MaskedLinear, free_parameters, mlp
 
 KINDS = {"A": False, "B": True}  # does the mask show the centre?
 
@@ -110,3 +110,17 @@ def test_free_parameters_are_those_that_a_gradient_reaches(build, float64, rng):
         for seen, gradient in zip(reached, gradients, strict=True):
             seen |= gradient != 0
     assert sum(int(seen.sum()) for seen in reached) == free_parameters(model)
+
+
+def test_mlp_has_an_activation_after_each_linear_layer(float64, rng):
+    net = random_layer(mlp(3, 5, 2), rng)
+    kinds = [type(layer) for layer in net]
+    assert kinds == [torch.nn.Linear, torch.nn.Tanh] * 2
+    assert [tuple(layer.weight.shape) for layer in net[::2]] == [(5, 3), (2, 5)]
+    x = torch.randn(4, 3, generator=rng)
+    h = (x @ net[0].weight.T + net[0].bias).tanh()
+    torch.testing.assert_close(net(x), (h @ net[2].weight.T + net[2].bias).tanh())
+    rectified = random_layer(mlp(3, 5, activation=torch.nn.ReLU), rng)
+    expected = (x @ rectified[0].weight.T + rectified[0].bias).clamp(min=0)
+    torch.testing.assert_close(rectified(x), expected)
+    assert torch.equal(mlp(3)(x), x)  # one width: nothing to do

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion.nn import at_least_float32
+
 
 class Autoregressive(nn.Module, ABC):
     r"""Binary vectors, one Bernoulli conditional per entry, Eq. (ar-log-likelihood).
@@ -199,8 +201,3 @@ class Autoregressive(nn.Module, ABC):
                     part[:, i] = (u[:, i] < at_least_float32(logit).sigmoid()).to(x)
             x[rows] = part
         return x
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Probabilities are computed in float32 or better, whatever the network ran in."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,150 @@
+"""The variational autoencoder, and the bounds on ln p(x) that it can be trained with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
+
+
+def elbo(log_w: Tensor) -> Tensor:
+    r"""Evidence lower bound, estimated with K draws of the latent.
+
+    .. math:: \mathcal{L}(x) = \mathbb{E}_{q(z \mid x)}[\ln w],
+        \qquad w = \frac{p(x \mid z)\, p(z)}{q(z \mid x)}
+
+    Args:    log_w: log-weights, shape ``(K, *B)``, nats.
+    Returns: unbiased estimate of the bound, shape ``(*B,)``, nats.
+    Source:  Kingma & Welling (2014).
+    """
+    return log_w.mean(0)
+
+
+def iwae(log_w: Tensor) -> Tensor:
+    r"""Importance-weighted bound, estimated with one draw of the K weights.
+
+    .. math:: \mathcal{L}_K(x) = \mathbb{E}\Bigl[\ln \tfrac1K \textstyle\sum_k w_k\Bigr]
+
+    Args:    log_w: log-weights, shape ``(K, *B)``, nats.
+    Returns: unbiased estimate of the bound, shape ``(*B,)``, nats; for K = 1 it is `elbo`.
+    Source:  Burda, Grosse & Salakhutdinov (2016).
+    """
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+class VAE(nn.Module):
+    r"""A latent cause z of x, and an encoder that infers it.
+
+    .. math:: p(x) = \int p(x \mid z)\, p(z)\, dz, \qquad q(z \mid x) \approx p(z \mid x)
+
+    Its three parts are modules that return `torch.distributions`, and any will do.
+
+    Args:
+        encoder:   x -> q(z|x), with ``rsample``.
+        decoder:   z -> p(x|z).
+        prior:     called without argument -> p(z).
+        bound:     what ``model(x)`` estimates from log-weights, such as `iwae`; left out, the ELBO
+                   with its Kullback-Leibler divergence in closed form, which is less noisy.
+        samples:   K, draws of z for each x.
+        beta:      factor on that divergence; below 1 the objective is no longer a bound on ln p(x).
+        free_bits: nats that each latent variable may differ from the prior at no cost, on average
+                   over the batch.
+
+    Raises: ValueError for settings that make no sense together or on their own.
+
+    Source: Kingma & Welling (2014); beta: Higgins et al. (2017); free bits: Kingma et al. (2016).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: nn.Module,
+        *,
+        bound: Callable[[Tensor], Tensor] | None = None,
+        samples: int = 1,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+    ):
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"at least one draw of z is needed, not {samples}")
+        if not (beta >= 0 and free_bits >= 0):
+            raise ValueError(f"beta and free_bits cannot be negative: {beta}, {free_bits}")
+        if bound is not None and (beta != 1 or free_bits):
+            raise ValueError("beta and free_bits act on the closed form: leave bound out")
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.bound, self.samples, self.beta, self.free_bits = bound, samples, beta, free_bits
+
+    def log_w(self, x: Tensor, samples: int = 1) -> Tensor:
+        """ln p(x, z) - ln q(z|x) for K draws of z from q(z|x), ``(*B, D) -> (K, *B)``, nats."""
+        if samples < 1:
+            raise ValueError(f"at least one draw of z is needed, not {samples}")
+        q = self.encoder(x)
+        z = q.rsample((samples,))
+        return self.decoder(z).log_prob(x) + self.prior().log_prob(z) - q.log_prob(z)
+
+    def reconstruction_and_kl(self, x: Tensor, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """The two terms of the ELBO: an estimate of E[ln p(x|z)], and KL(q(z|x) || p(z)) exactly.
+
+        Returns: shapes ``(*B,)`` and, for diagonal normals, ``(*B, H)``, a divergence for each
+            latent variable; otherwise ``(*B, 1)``. Nats.
+        """
+        q, p = self.encoder(x), self.prior()
+        z = q.rsample((samples,))
+        return self.decoder(z).log_prob(x).mean(0), divergences(q, p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The objective to maximise, ``(*B, D) -> (*B,)``, nats."""
+        if self.bound is not None:
+            return self.bound(self.log_w(x, self.samples))
+        reconstruction, kl = self.reconstruction_and_kl(x, self.samples)
+        if self.free_bits:
+            kl = kl.reshape(-1, kl.shape[-1]).mean(0).clamp(min=self.free_bits)
+        return reconstruction - self.beta * kl.sum(-1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw a cause, then a picture, ``(*sample_shape, D)``."""
+        return self.decoder(self.prior().sample(torch.Size(sample_shape))).sample()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean picture of the mean cause of x, ``(*B, D) -> (*B, D)``; not a draw.
+
+        It asks the encoder for a mean, which a `Chain` does not have.
+        """
+        return self.decoder(self.encoder(x).mean).mean
+
+
+def divergences(q: Distribution, p: Distribution) -> Tensor:
+    """KL(q || p) in closed form, ``(*B, H)`` where both are diagonal normals, else ``(*B, 1)``."""
+    if all(
+        isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
+        for d in (q, p)
+    ):
+        return kl_divergence(q.base_dist, p.base_dist)
+    try:
+        return kl_divergence(q, p)[..., None]
+    except NotImplementedError:
+        raise ValueError(
+            f"no closed form is known for KL({type(q).__name__} || {type(p).__name__}): "
+            "estimate the bound, with bound=elbo"
+        ) from None
+
+
+@torch.no_grad()
+def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> Tensor:
+    r"""Which latent variables say something about x: Var_x(E[z_j | x]) above a threshold.
+
+    Args:    x: shape ``(N, D)``.
+    Returns: bool, shape ``(H,)``.
+    Source:  Burda, Grosse & Salakhutdinov (2016), Sec. 3, where the threshold is 0.01.
+    """
+    if len(x) < 2:
+        raise ValueError("a variance over examples needs two of them or more")
+    means = torch.cat([model.encoder(part).mean for part in x.split(1000)])
+    return means.var(0) > threshold
