@@ -95,7 +95,7 @@ class VAE(nn.Module):
         """
         q, p = self.encoder(x), self.prior()
         z = q.rsample((samples,))
-        return self.decoder(z).log_prob(x).mean(0), divergences(q, p)
+        return self.decoder(z).log_prob(x).mean(0), closed_form_kl(q, p)
 
     def forward(self, x: Tensor) -> Tensor:
         """The objective to maximise, ``(*B, D) -> (*B,)``, nats."""
@@ -120,7 +120,7 @@ class VAE(nn.Module):
         return self.decoder(self.encoder(x).mean).mean
 
 
-def divergences(q: Distribution, p: Distribution) -> Tensor:
+def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """KL(q || p) in closed form, ``(*B, H)`` where both are diagonal normals, else ``(*B, 1)``."""
     if all(
         isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
