@@ -87,7 +87,7 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Probabilities are computed in float32 or better, whatever the network ran in."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def free_parameters(model: nn.Module) -> int:

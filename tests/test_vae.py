@@ -21,6 +21,7 @@ from companion.vae import (
     Chain,
     ConditionalBernoulli,
     ConditionalGaussian,
+    DiagonalGaussian,
     LinearGaussian,
     StandardNormal,
     active_units,
@@ -70,7 +71,7 @@ class Given(nn.Module):
         self.mu, self.log_sigma = nn.Parameter(mu), nn.Parameter(sigma.log())
 
     def forward(self, x):
-        return td.Independent(td.Normal(self.mu, self.log_sigma.exp()), 1)
+        return DiagonalGaussian(self.mu, self.log_sigma)
 
 
 class Mixture(nn.Module):
@@ -349,7 +350,7 @@ def test_divergence_of_each_latent_variable(rng):
 
     class Prior(nn.Module):
         def forward(self):
-            return td.Independent(p, 1)
+            return DiagonalGaussian(a, b.log())
 
     _, kl = VAE(Given(mu, sigma), decoder, Prior()).reconstruction_and_kl(EVERY[:3])
     torch.testing.assert_close(kl, td.kl_divergence(q, p))
@@ -427,7 +428,7 @@ def test_a_prior_without_a_closed_form(bound, rng):
     model = binary_vae(rng, latent=2)
     mixed = VAE(model.encoder, model.decoder, prior, bound=BOUNDS[bound], samples=4)
     if bound == "closed":
-        with pytest.raises(ValueError, match=r"Independent \|\| MixtureSameFamily.*bound=elbo"):
+        with pytest.raises(ValueError, match=r"DiagonalGaussian \|\| Mixture.*bound=elbo"):
             mixed(EVERY)
     else:
         simple = VAE(model.encoder, model.decoder, model.prior, bound=BOUNDS[bound], samples=4)
@@ -655,8 +656,8 @@ def test_scores_stay_in_float32_under_autocast(bound, rng):
         assert model.encoder.mu(model.encoder.body(x)).dtype == torch.bfloat16
         found = model(x)
         q = model.encoder(x)
-        assert q.base_dist.loc.dtype == q.base_dist.scale.dtype == torch.float32
-        assert model.decoder(q.mean).base_dist.logits.dtype == torch.float32
+        assert q.mean.dtype == q.stddev.dtype == torch.float32
+        assert model.decoder(q.mean).logits.dtype == torch.float32
         assert model.log_w(x, 2).dtype == model.reconstruct(x).dtype == torch.float32
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)

@@ -151,13 +151,15 @@ class Run:
         ``clip`` bounds the gradient's Euclidean norm.
         """
         # Before, not after: another player's loss has left its gradient in these parameters.
-        optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:  # as zero_grad, which costs 3 % of a small model's step
+            parameter.grad = None
         scaler = self.accelerator.scaler  # fp16 only
+        (loss if scaler is None else scaler.scale(loss)).backward()
         if clip is not None:
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], clip)
+            nn.utils.clip_grad_norm_(parameters, clip)
         if scaler is None:
             optimizer.step()
         else:

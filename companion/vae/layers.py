@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution
 
-from companion.nn import at_least_float32
+from companion.vae.distributions import DiagonalGaussian, FactorizedBernoulli
 
 
 class ConditionalGaussian(nn.Module):
@@ -29,7 +29,7 @@ class ConditionalGaussian(nn.Module):
 
     def forward(self, x: Tensor) -> Distribution:
         h = self.body(x)
-        return diagonal_normal(self.mu(h), self.log_sigma(h))
+        return DiagonalGaussian(self.mu(h), self.log_sigma(h))
 
 
 class ConditionalBernoulli(nn.Module):
@@ -43,8 +43,7 @@ class ConditionalBernoulli(nn.Module):
         self.body, self.logits = body, nn.Linear(inputs, features)
 
     def forward(self, z: Tensor) -> Distribution:
-        logits = at_least_float32(self.logits(self.body(z)))
-        return Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+        return FactorizedBernoulli(self.logits(self.body(z)))
 
     @torch.no_grad()
     def start_from(self, marginals: Tensor) -> None:
@@ -62,7 +61,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("zero", torch.zeros(features), persistent=False)
 
     def forward(self) -> Distribution:
-        return diagonal_normal(self.zero, self.zero)
+        return DiagonalGaussian(self.zero, self.zero)
 
 
 class Chain(nn.Module):
@@ -114,9 +113,3 @@ class _Chained(Distribution):
 
     def _ordered(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
         return parts[::-1] if self.chain.top_down else parts
-
-
-def diagonal_normal(mu: Tensor, log_sigma: Tensor) -> Distribution:
-    """N(mu, diag(sigma^2)) over the last axis, given the logarithm of sigma, not of sigma^2."""
-    mu, sigma = at_least_float32(mu), at_least_float32(log_sigma).exp()
-    return Independent(Normal(mu, sigma, validate_args=False), 1, validate_args=False)

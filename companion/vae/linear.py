@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, LowRankMultivariateNormal, MultivariateNormal
 
-from companion.vae.layers import StandardNormal, diagonal_normal
+from companion.vae.distributions import DiagonalGaussian
+from companion.vae.layers import StandardNormal
 from companion.vae.model import VAE
 
 
@@ -27,7 +28,7 @@ class LinearGaussian(nn.Module):
 
     def forward(self, h: Tensor) -> Distribution:
         mu = self.mu(h)
-        return diagonal_normal(mu, self.log_sigma.expand_as(mu))
+        return DiagonalGaussian(mu, self.log_sigma.expand_as(mu))
 
 
 def linear_vae(features: int, latent: int, **options) -> VAE:

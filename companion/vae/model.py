@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, kl_divergence
+
+from companion.vae.distributions import DiagonalGaussian, kl_each
 
 
 def elbo(log_w: Tensor) -> Tensor:
@@ -94,8 +96,11 @@ class VAE(nn.Module):
             latent variable; otherwise ``(*B, 1)``. Nats.
         """
         q, p = self.encoder(x), self.prior()
-        z = q.rsample((samples,))
-        return self.decoder(z).log_prob(x).mean(0), closed_form_kl(q, p)
+        if samples == 1:  # without an axis for it, a step is 3 % faster
+            reconstruction = self.decoder(q.rsample()).log_prob(x)
+        else:
+            reconstruction = self.decoder(q.rsample((samples,))).log_prob(x).mean(0)
+        return reconstruction, closed_form_kl(q, p)
 
     def forward(self, x: Tensor) -> Tensor:
         """The objective to maximise, ``(*B, D) -> (*B,)``, nats."""
@@ -122,11 +127,8 @@ class VAE(nn.Module):
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """KL(q || p) in closed form, ``(*B, H)`` where both are diagonal normals, else ``(*B, 1)``."""
-    if all(
-        isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
-        for d in (q, p)
-    ):
-        return kl_divergence(q.base_dist, p.base_dist)
+    if isinstance(q, DiagonalGaussian) and isinstance(p, DiagonalGaussian):
+        return kl_each(q, p)
     try:
         return kl_divergence(q, p)[..., None]
     except NotImplementedError:
