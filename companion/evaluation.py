@@ -65,7 +65,7 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
 class ImportanceEstimate(NamedTuple):
     """As `Estimate`, and how many of the draws really counted.
 
-    ``effective_samples`` is the median over the examples of (sum w)^2 / sum w^2, from 1 to K: near
+    ``effective_samples`` is the median over the examples of Eq. (effective-samples), 1 to K: near
     1, a single draw decides, and the score is an upper bound that more draws would still lower.
     """
 
@@ -78,7 +78,9 @@ class ImportanceEstimate(NamedTuple):
 def importance_sampled_nll(
     model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
 ) -> ImportanceEstimate:
-    r"""Mean negative log-likelihood by importance sampling, an upper bound on average.
+    r"""Mean negative log-likelihood by importance sampling, Eq. (importance-sampling).
+
+    On average it is an upper bound.
 
     .. math:: -\ln p(x) \approx -\ln \frac1K \sum_{k=1}^{K} w_k
 

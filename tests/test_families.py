@@ -8,7 +8,8 @@ from companion import families
 from companion.autoregressive import FVSBN, MADE, NADE, PixelCNN
 from companion.checks import total_probability
 from companion.distributions import BernoulliMixture
-from companion.families import FAMILIES, QUESTIONS
+from companion.families import FAMILIES, QUESTIONS, Answer
+from companion.vae import PPCA, elbo, iwae, linear_vae, one_layer, two_layers
 from tests.book import ROOT
 
 PLAN = [
@@ -102,7 +103,53 @@ def test_an_autoregressive_model_is_exact_and_draws_pixel_by_pixel(build, monkey
     assert marks("autoregressive-models") == found
 
 
-CHECKED = {"generative-models", "autoregressive-models"}
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: one_layer(9, hidden=5, latent=2),
+        lambda: two_layers(9, hidden=(5, 4), latent=(3, 2)),
+        lambda: linear_vae(9, latent=2),
+    ],
+    ids=["one layer", "two layers", "linear"],
+)
+def test_a_variational_autoencoder_draws_in_one_pass_and_has_a_code(build):
+    model = build()
+    passes = []
+    for part in (model.encoder, model.decoder, model.prior):
+        part.register_forward_hook(lambda part, *_: passes.append(part))
+    x = model.sample((4,))
+    one_pass = passes == [model.prior, model.decoder]  # the encoder is not needed
+    code = model.encoder(x).rsample()
+    latent = code.shape == model.prior().sample((4,)).shape
+    latent &= not torch.allclose(*(model.decoder(z).mean for z in code[:2]))  # it matters
+    assert marks("variational-autoencoders")[2:] == [whether(one_pass), whether(latent)]
+
+
+def test_a_variational_autoencoder_bounds_its_density_and_can_estimate_it():
+    """In the linear model, where ln p(x) is known, with an encoder that does not look at x."""
+    torch.manual_seed(0)
+    model = linear_vae(4, latent=2).double()
+    for parameter in model.encoder.parameters():
+        torch.nn.init.zeros_(parameter)  # its guess is the prior: wrong, but the weights are tame
+    decoder = model.decoder
+    x = model.sample((6,))
+    with torch.no_grad():
+        exact = PPCA(decoder.mu.bias, decoder.mu.weight, (2 * decoder.log_sigma[0]).exp())
+        evidence = exact.marginal().log_prob(x)
+        log_w = model.log_w(x, 20_000)
+        objective = model(x.expand(20_000, -1, -1)).mean(0)
+    by_one, by_five = elbo(log_w), iwae(log_w.unflatten(0, (5, -1))).mean(0)
+    short = [(evidence - bound).mean().item() for bound in (by_one, objective, by_five)]
+    bound = min(short) > 0.05  # several times the noise of so many draws
+    assert short[0] == pytest.approx(short[1], abs=0.05)
+    assert short[2] < short[0] - 0.05
+    estimated = torch.allclose(iwae(log_w), evidence, atol=0.05)
+    density = Answer(whether(hasattr(model, "log_prob")), "estimated" if estimated else "")
+    family = BY_CHAPTER["variational-autoencoders"]
+    assert [family.density, family.bound] == [density, Answer(whether(bound))]
+
+
+CHECKED = {"generative-models", "autoregressive-models", "variational-autoencoders"}
 
 
 @pytest.mark.parametrize("chapter", PLAN)

@@ -799,3 +799,18 @@ def test_two_processes_agree_with_one_on_autoregressive_models(tmp_path, monkeyp
         for key, one in fitted(name).state_dict().items():
             torch.testing.assert_close(two[key], one, rtol=1e-4, atol=1e-5)
             assert torch.equal(two[key], other[key]), f"{name}: the processes differ in {key}"
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_descend_resets_and_clips_every_group_of_its_own_player_alone(clip):
+    a, b, other = (nn.Parameter(torch.ones(())) for _ in range(3))
+    run = Run(1, device="cpu")
+    groups = [{"params": [a]}, {"params": [b], "lr": 2.0}]
+    mine, _ = run.prepare(mine=torch.optim.SGD(groups, 1.0), theirs=torch.optim.SGD([other], 1.0))
+    for _ in run.batches(Batches(torch.zeros(4, 1), 4)):
+        for parameter in (a, b, other):
+            parameter.grad = torch.tensor(100.0)
+        run.descend(mine, 3 * a + 4 * b + 12 * other, clip)
+    scale = 1 if clip is None else 1 / 5  # the norm of (3, 4), not of (3, 4, 12)
+    assert (a.item(), b.item()) == pytest.approx((1 - 3 * scale, 1 - 8 * scale))
+    assert (other.item(), other.grad.item()) == (1, 112)

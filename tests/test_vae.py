@@ -428,7 +428,9 @@ def test_a_prior_without_a_closed_form(bound, rng):
     model = binary_vae(rng, latent=2)
     mixed = VAE(model.encoder, model.decoder, prior, bound=BOUNDS[bound], samples=4)
     if bound == "closed":
-        with pytest.raises(ValueError, match=r"DiagonalGaussian \|\| Mixture.*bound=elbo"):
+        with pytest.raises(
+            ValueError, match=r"DiagonalGaussian \|\| MixtureSameFamily.*bound=elbo"
+        ):
             mixed(EVERY)
     else:
         simple = VAE(model.encoder, model.decoder, model.prior, bound=BOUNDS[bound], samples=4)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    r"""An encoder e and a decoder d that reconstruct x through a short code.
+    r"""An encoder e and a decoder d with a short code between them, Eq. (autoencoder-loss).
 
     .. math:: -\bigl\| x - d(e(x)) \bigr\|^2
 

@@ -48,7 +48,9 @@ def linear_vae(features: int, latent: int, **options) -> VAE:
 
 
 class PPCA(NamedTuple):
-    """Probabilistic principal component analysis: x = W z + mean + noise, z ~ N(0, I).
+    """Probabilistic principal component analysis, Eq. (linear-gaussian).
+
+    x = W z + mean + noise, z ~ N(0, I).
 
     Attributes: ``mean``, shape ``(D,)``; ``W``, ``(D, H)``; ``variance``, of the noise, ``()``.
     """
@@ -67,7 +69,7 @@ class PPCA(NamedTuple):
         )
 
     def posterior(self, x: Tensor) -> Distribution:
-        """p(z | x), ``(*batch, D)`` -> over ``(*batch, H)``."""
+        """p(z | x), Eq. (linear-posterior), ``(*batch, D)`` -> over ``(*batch, H)``."""
         H = self.W.shape[1]
         M = self.W.T @ self.W + self.variance * torch.eye(H, dtype=x.dtype, device=x.device)
         mean = (x - self.mean) @ torch.linalg.solve(M, self.W.T).T
@@ -75,7 +77,7 @@ class PPCA(NamedTuple):
 
 
 def ppca(x: Tensor, latent: int) -> PPCA:
-    r"""Maximum likelihood in closed form: principal axes, and the mean of the variances left over.
+    r"""Maximum likelihood in closed form, Eq. (ppca-solution).
 
     .. math:: \sigma^2 = \frac{1}{D - H} \sum_{i > H} \lambda_i, \qquad
         W = U_H (\Lambda_H - \sigma^2 I)^{1/2}

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from companion.vae.distributions import DiagonalGaussian, kl_each
 
 
 def elbo(log_w: Tensor) -> Tensor:
-    r"""Evidence lower bound, estimated with K draws of the latent.
+    r"""Evidence lower bound, Eq. (elbo-jensen), estimated with K draws of the latent.
 
     .. math:: \mathcal{L}(x) = \mathbb{E}_{q(z \mid x)}[\ln w],
         \qquad w = \frac{p(x \mid z)\, p(z)}{q(z \mid x)}
@@ -26,7 +26,7 @@ def elbo(log_w: Tensor) -> Tensor:
 
 
 def iwae(log_w: Tensor) -> Tensor:
-    r"""Importance-weighted bound, estimated with one draw of the K weights.
+    r"""Importance-weighted bound, Eq. (iwae-bound), estimated with one draw of the K weights.
 
     .. math:: \mathcal{L}_K(x) = \mathbb{E}\Bigl[\ln \tfrac1K \textstyle\sum_k w_k\Bigr]
 
@@ -38,7 +38,7 @@ def iwae(log_w: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    r"""A latent cause z of x, and an encoder that infers it.
+    r"""A latent cause z of x, Eq. (latent-variable-model), and an encoder that infers it.
 
     .. math:: p(x) = \int p(x \mid z)\, p(z)\, dz, \qquad q(z \mid x) \approx p(z \mid x)
 
@@ -51,9 +51,9 @@ class VAE(nn.Module):
         bound:     what ``model(x)`` estimates from log-weights, such as `iwae`; left out, the ELBO
                    with its Kullback-Leibler divergence in closed form, which is less noisy.
         samples:   K, draws of z for each x.
-        beta:      factor on that divergence; below 1 the objective is no longer a bound on ln p(x).
+        beta:      factor on that divergence, Eq. (beta-vae); below 1 no bound is promised.
         free_bits: nats that each latent variable may differ from the prior at no cost, on average
-                   over the batch.
+                   over the batch, Eq. (free-bits).
 
     Raises: ValueError for settings that make no sense together or on their own.
 
@@ -72,8 +72,7 @@ class VAE(nn.Module):
         free_bits: float = 0.0,
     ):
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"at least one draw of z is needed, not {samples}")
+        _require_draws(samples)
         if not (beta >= 0 and free_bits >= 0):
             raise ValueError(f"beta and free_bits cannot be negative: {beta}, {free_bits}")
         if bound is not None and (beta != 1 or free_bits):
@@ -81,20 +80,29 @@ class VAE(nn.Module):
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.bound, self.samples, self.beta, self.free_bits = bound, samples, beta, free_bits
 
+    def start_from(self, marginals: Tensor) -> None:
+        """Make a new model begin near the independent one with these marginals.
+
+        Args:
+            marginals: the share of ones in each entry, shape ``(D,)``, for the decoder's method of
+                this name.
+        """
+        self.decoder.start_from(marginals)
+
     def log_w(self, x: Tensor, samples: int = 1) -> Tensor:
-        """ln p(x, z) - ln q(z|x) for K draws of z from q(z|x), ``(*B, D) -> (K, *B)``, nats."""
-        if samples < 1:
-            raise ValueError(f"at least one draw of z is needed, not {samples}")
+        """ln w, Eq. (importance-weight), for K draws of z, ``(*B, D) -> (K, *B)``, nats."""
+        _require_draws(samples)
         q = self.encoder(x)
         z = q.rsample((samples,))
         return self.decoder(z).log_prob(x) + self.prior().log_prob(z) - q.log_prob(z)
 
     def reconstruction_and_kl(self, x: Tensor, samples: int = 1) -> tuple[Tensor, Tensor]:
-        """The two terms of the ELBO: an estimate of E[ln p(x|z)], and KL(q(z|x) || p(z)) exactly.
+        """The terms of the ELBO, Eq. (elbo-terms): the first estimated, the divergence exact.
 
-        Returns: shapes ``(*B,)`` and, for diagonal normals, ``(*B, H)``, a divergence for each
-            latent variable; otherwise ``(*B, 1)``. Nats.
+        Returns: shapes ``(*B,)`` and, for independent entries, ``(*B, H)``, a divergence for
+            each latent variable; otherwise ``(*B, 1)``. Nats.
         """
+        _require_draws(samples)
         q, p = self.encoder(x), self.prior()
         if samples == 1:  # without an axis for it, a step is 3 % faster
             reconstruction = self.decoder(q.rsample()).log_prob(x)
@@ -126,9 +134,11 @@ class VAE(nn.Module):
 
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
-    """KL(q || p) in closed form, ``(*B, H)`` where both are diagonal normals, else ``(*B, 1)``."""
+    """KL(q || p) in closed form: ``(*B, H)`` for independent entries, else ``(*B, 1)``."""
     if isinstance(q, DiagonalGaussian) and isinstance(p, DiagonalGaussian):
         return kl_each(q, p)
+    if isinstance(q, Independent) and isinstance(p, Independent) and len(q.event_shape) == 1:
+        return kl_divergence(q.base_dist, p.base_dist)
     try:
         return kl_divergence(q, p)[..., None]
     except NotImplementedError:
@@ -140,13 +150,18 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
 
 @torch.no_grad()
 def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> Tensor:
-    r"""Which latent variables say something about x: Var_x(E[z_j | x]) above a threshold.
+    r"""Which latent variables say something about x: A_j, Eq. (active-units), above a threshold.
 
     Args:    x: shape ``(N, D)``.
     Returns: bool, shape ``(H,)``.
-    Source:  Burda, Grosse & Salakhutdinov (2016), Sec. 3, where the threshold is 0.01.
+    Source:  Burda, Grosse & Salakhutdinov (2016), where the threshold is 0.01.
     """
     if len(x) < 2:
         raise ValueError("a variance over examples needs two of them or more")
     means = torch.cat([model.encoder(part).mean for part in x.split(1000)])
     return means.var(0) > threshold
+
+
+def _require_draws(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"at least one draw of z is needed, not {samples}")
