@@ -75,14 +75,12 @@ class ImportanceEstimate(NamedTuple):
 
 
 @torch.no_grad()
-def importance_sampled_nll(
+def importance_sampled_log_prob(
     model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
-) -> ImportanceEstimate:
-    r"""Mean negative log-likelihood by importance sampling, Eq. (importance-sampling).
+) -> tuple[Tensor, Tensor]:
+    r"""Estimate ln p(x) by importance sampling, Eq. (importance-sampling); too low on average.
 
-    On average it is an upper bound.
-
-    .. math:: -\ln p(x) \approx -\ln \frac1K \sum_{k=1}^{K} w_k
+    .. math:: \ln p(x) \approx \ln \frac1K \sum_{k=1}^{K} w_k
 
     Args:
         model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode.
@@ -90,14 +88,15 @@ def importance_sampled_nll(
         samples:    K, draws for each example.
         batch_size, chunk: examples and draws at a time: memory does not grow with K.
 
-    Returns: mean over the examples and its standard error, nats per example.
+    Returns: for each example the estimate, nats, and its effective number of draws, float64
+        ``(N,)`` each.
     Source:  Burda, Grosse & Salakhutdinov (2016), who use K = 5000.
     """
     if min(samples, batch_size, chunk, len(x)) < 1:
         raise ValueError("samples, batch_size, chunk and the number of examples are at least 1")
     if x.dtype == torch.uint8 and x.max() > 1:
         raise ValueError("x holds grey values: binarise it first, e.g. data.binarize(x, seed)")
-    scores, effective = [], []
+    log_p, effective = [], []
     with scoring(model) as parameter:
         for batch in x.split(batch_size):
             batch = batch.to(parameter)
@@ -106,9 +105,22 @@ def importance_sampled_nll(
                 log_w = model.log_w(batch, min(chunk, samples - start)).double()
                 total = torch.logaddexp(total, log_w.logsumexp(0))
                 squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
-            scores.append(math.log(samples) - total)
+            log_p.append(total - math.log(samples))
             effective.append((2 * total - squares).exp())
-    return ImportanceEstimate(*Estimate.of(torch.cat(scores)), torch.cat(effective).median().item())
+    return torch.cat(log_p), torch.cat(effective)
+
+
+def importance_sampled_nll(
+    model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
+) -> ImportanceEstimate:
+    """Mean of minus `importance_sampled_log_prob`: on average an upper bound on the NLL.
+
+    Args:    as there.
+    Returns: mean over the examples and its standard error, nats per example. The error is that
+        of the choice of examples, and says nothing about the draws.
+    """
+    log_p, effective = importance_sampled_log_prob(model, x, samples, batch_size, chunk)
+    return ImportanceEstimate(*Estimate.of(-log_p), effective.median().item())
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:

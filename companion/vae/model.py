@@ -49,7 +49,7 @@ class VAE(nn.Module):
         decoder:   z -> p(x|z).
         prior:     called without argument -> p(z).
         bound:     what ``model(x)`` estimates from log-weights, such as `iwae`; left out, the ELBO
-                   with its Kullback-Leibler divergence in closed form, which is less noisy.
+                   with its Kullback-Leibler divergence in closed form.
         samples:   K, draws of z for each x.
         beta:      factor on that divergence, Eq. (beta-vae); below 1 no bound is promised.
         free_bits: nats that each latent variable may differ from the prior at no cost, on average

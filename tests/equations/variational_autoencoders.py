@@ -841,12 +841,12 @@ def quadratic_form(rng):
     "kl-gaussians",
     r"""
     \begin{aligned}
-    D_{\mathrm{KL}}\bigl(
-      \mathcal{N}(\mu_1, \Sigma_1) \,\|\, \mathcal{N}(\mu_2, \Sigma_2) \bigr)
-      &= \tfrac12 \Bigl[ \ln |\Sigma_2|
+    &D_{\mathrm{KL}}\bigl(
+      \mathcal{N}(\mu_1, \Sigma_1) \,\|\, \mathcal{N}(\mu_2, \Sigma_2) \bigr) \\
+      &\quad = \tfrac12 \Bigl[ \ln |\Sigma_2|
          + \mathbb{E}_1 \bigl[ (z - \mu_2)^\top \Sigma_2^{-1} (z - \mu_2) \bigr]
          - \ln |\Sigma_1| - H \Bigr] \\
-      &= \tfrac12 \Bigl[ \operatorname{tr} \bigl( \Sigma_2^{-1} \Sigma_1 \bigr)
+      &\quad = \tfrac12 \Bigl[ \operatorname{tr} \bigl( \Sigma_2^{-1} \Sigma_1 \bigr)
          + \delta^\top \Sigma_2^{-1} \delta - H + \ln \frac{|\Sigma_2|}{|\Sigma_1|} \Bigr]
     \end{aligned}
     """,
@@ -1389,10 +1389,12 @@ def two_terms(model, x):
 @equation(
     "mean-for-sum",
     r"""
-    \frac{1}{D}\, \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
-      - D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr)
-      = \frac{1}{D} \Bigl( \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
+    \begin{aligned}
+    &\frac{1}{D}\, \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
+      - D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr) \\
+      &\quad = \frac{1}{D} \Bigl( \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
       - D \cdot D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr) \Bigr)
+    \end{aligned}
     """,
 )
 def mean_for_sum(rng):
