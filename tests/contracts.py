@@ -27,6 +27,7 @@ PARTS = {
 }
 _EXEMPT = {"nbval-ignore-output", "nbval-skip", "pytest-validate-ignore-output"}
 _SKIPS_MARK = re.compile(r"^\s*#\s*(NBVAL_IGNORE_OUTPUT|NBVAL_SKIP|PYTEST_VALIDATE\w*)", re.M)
+_THROW = re.compile(r'\.(\w+)\.images,\s*(?:seed=)?data\.SEEDS\["(\w+)"\]')
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 _IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 
@@ -43,6 +44,9 @@ def code_problems(chapter):
         except SyntaxError as error:
             problems.append(f"{cell}: {error}")
             continue
+        for split, seed in _THROW.findall(cell.code):
+            if split != seed:  # scores would not compare with those of other chapters
+                problems.append(f"{cell}: {split} images are thrown with SEEDS[{seed!r}]")
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 modules = [a.name for a in node.names]

@@ -198,6 +198,10 @@ CORRUPTIONS = {
             "cell 5 (source): show(exercises.exercise): name 'exercises' is not defined: import",
         ],
     ),
+    "test images thrown with another split's seed": (
+        replaced("step-0", "x = 0", 'data.binarize(mnist.test.images, seed=data.SEEDS["train"])'),
+        ["cell 9 (step-0): test images are thrown with SEEDS['train']"],
+    ),
     "stale source": (
         changed("source", outputs=[shown(exercises.Exercise)]),
         ["cell 5 (source): the stored source of exercises.exercise is not the package's"],
