@@ -359,7 +359,7 @@ def test_it_starts_from_the_marginals(tiny, monkeypatch, few):
         {"epochs": 3},
         {"optimizer": torch.optim.Adam},
     ],
-    ids=str,
+    ids=["draws", "batch", "K", "bound", "width", "schedule", "epochs", "optimizer"],
 )
 def test_a_row_of_an_older_preset_is_outdated(tiny, monkeypatch, change):
     provenance = {"recipe": full_scale.recipe("VAE"), "command": "", "versions": {}}
