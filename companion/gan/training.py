@@ -1,0 +1,132 @@
+"""Two networks trained against each other, each by its own loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from companion.gan.losses import GameLoss, non_saturating
+from companion.training import History, Run
+
+if TYPE_CHECKING:
+    from companion.data import Batches
+
+
+class GAN(nn.Module):
+    """A generator that makes examples of noise, and a discriminator that tells them from real ones.
+
+    There is no density: a GAN can draw, and cannot say how probable an example is.
+
+    Args:
+        G:      noise z -> x, ``(*B, latent) -> (*B, *event)``.
+        D:      x -> logit of the probability that x is real, ``(B, *event) -> (B,)``.
+        latent: entries of z, which is standard normal.
+
+    Source: Goodfellow et al. (2014).
+    """
+
+    def __init__(self, G: nn.Module, D: nn.Module, latent: int):
+        super().__init__()
+        self.G, self.D, self.latent = G, D, latent
+
+    def noise(self, count: int) -> Tensor:
+        """Draws of z, ``(count, latent)``."""
+        like = next(self.G.parameters())
+        return torch.randn(count, self.latent, dtype=like.dtype, device=like.device)
+
+    @torch.no_grad()
+    def sample(self, count: int) -> Tensor:
+        """Draw examples in one pass, ``(count, *event)``."""
+        return self.G(self.noise(count))
+
+
+class Packed(nn.Module):
+    """A discriminator of several examples at once: it sees when they are all alike.
+
+    Args:
+        D:        a network ``(B, together * features) -> (B,)``.
+        together: examples side by side; the batch is a multiple of it.
+
+    Source: Lin, Khetan, Fanti & Oh (2018), PacGAN.
+    """
+
+    def __init__(self, D: nn.Module, together: int):
+        super().__init__()
+        self.D, self.together = D, together
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, features) -> (B / together,)``."""
+        if len(x) % self.together:
+            raise ValueError(f"{len(x)} examples do not go into packs of {self.together}")
+        return self.D(x.reshape(len(x) // self.together, -1))
+
+
+def fit_gan(
+    gan: GAN,
+    train: Batches,
+    *,
+    epochs: int,
+    loss: GameLoss = non_saturating,
+    learning_rate: float | tuple[float, float] = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.999),
+    discriminator_steps: int = 1,
+    penalty: Callable[[Callable, Tensor, Tensor], Tensor] | None = None,
+    schedule: str | Callable[[float], float] = "constant",
+    watch: Callable[[int], None] | None = None,
+    seed: int = 0,
+    path: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "no",
+    progress: bool | None = None,
+) -> History:
+    """Train both players in place, with Adam; after each batch one player's step, then the other's.
+
+    Args:
+        learning_rate: of G and D, or two of them.
+        betas:         of Adam; the customary first one, 0.5, forgets faster than the usual 0.9.
+        discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
+        penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`.
+        watch:         called with the number of each step after it, to look at the players.
+        schedule, seed, path, device, precision, progress: as of `training.fit`.
+
+    Returns: one row an epoch with the mean losses ``L_D`` and ``L_G``.
+    """
+    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
+    run = Run(
+        epochs * len(train),
+        schedule=schedule,
+        seed=seed,
+        path=path,
+        device=device,
+        precision=precision,
+        progress=progress,
+        settings={"discriminator_steps": discriminator_steps},
+    )
+    G, D, step_G, step_D = run.prepare(
+        G=gan.G,
+        D=gan.D,
+        step_G=torch.optim.Adam(gan.G.parameters(), rates[0], betas),
+        step_D=torch.optim.Adam(gan.D.parameters(), rates[1], betas),
+    )
+    for real in run.batches(train):
+        with torch.no_grad():  # this step is D's: nothing of it reaches G
+            fake = G(gan.noise(len(real)))
+        L_D = loss.L_D(D(real), D(fake))
+        run.log(L_D=L_D)
+        if penalty is not None:
+            L_D = L_D + penalty(D, real, fake)
+        run.descend(step_D, L_D)
+        if (run.step + 1) % discriminator_steps == 0:
+            gan.D.requires_grad_(False)  # this step is G's: D passes gradients on and keeps none
+            L_G = loss.L_G(D(G(gan.noise(len(real)))))
+            run.log(L_G=L_G)
+            run.descend(step_G, L_G)
+            gan.D.requires_grad_(True)
+        if watch is not None:
+            watch(run.step)
+    gan.eval()
+    return run.history

@@ -1,0 +1,149 @@
+"""The two players' training: each step is one player's own, and nothing leaks."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from companion import data
+from companion.gan import GAN, Packed, fit_gan, gradient_penalty, non_saturating, wasserstein
+from companion.nn import mlp
+
+torch.manual_seed(0)
+RING = data.ring_of_gaussians().sample((400,))
+
+
+def small(seed=0, together=1):
+    torch.manual_seed(seed)
+    G = nn.Sequential(mlp(2, 16), nn.Linear(16, 2))
+    D = nn.Sequential(mlp(2 * together, 16), nn.Linear(16, 1), nn.Flatten(0))
+    return GAN(G, Packed(D, together) if together > 1 else D, latent=2)
+
+
+def weights(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(before, module):
+    return all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_each_step_moves_one_player_and_leaves_the_other_bit_for_bit():
+    gan, seen = small(), []
+
+    class Spy(torch.optim.Adam):
+        def step(self):
+            mine, other = (
+                (gan.G, gan.D)
+                if self.param_groups[0]["params"][0] in set(gan.G.parameters())
+                else (gan.D, gan.G)
+            )
+            before_mine, before_other = weights(mine), weights(other)
+            stale = [p.grad for p in other.parameters()]
+            super().step()
+            seen.append((mine is gan.D, same(before_other, other), same(before_mine, mine), stale))
+
+    original, torch.optim.Adam = torch.optim.Adam, Spy
+    try:
+        fit_gan(gan, data.Batches(RING, 100), epochs=1, device="cpu")
+    finally:
+        torch.optim.Adam = original
+    assert [is_D for is_D, *_ in seen] == [True, False] * 4  # D first, then G
+    for _, other_unmoved, mine_unmoved, _ in seen:
+        assert other_unmoved
+        assert not mine_unmoved
+
+
+def test_no_gradient_of_one_players_step_reaches_the_other():
+    gan, checked = small(), []
+    loss = non_saturating
+
+    class Watching:
+        def L_D(self, real, fake):
+            value = loss.L_D(real, fake)
+            grads = torch.autograd.grad(
+                value, list(gan.G.parameters()), retain_graph=True, allow_unused=True
+            )
+            checked.append(all(g is None for g in grads))
+            return value
+
+        def L_G(self, fake):
+            value = loss.L_G(fake)
+            checked.append(not any(p.requires_grad for p in gan.D.parameters()))
+            return value
+
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, loss=Watching(), device="cpu")
+    assert checked == [True] * 8
+    assert all(p.requires_grad for p in gan.D.parameters())  # afterwards as before
+
+
+def test_the_discriminator_may_take_several_steps():
+    gan, before = small(), []
+    rows = fit_gan(
+        gan,
+        data.Batches(RING, 100),
+        epochs=2,
+        discriminator_steps=8,
+        device="cpu",
+        watch=lambda step: before.append(weights(gan.G)),
+    )
+    first, last = before[0], before[-1]
+    assert all(torch.equal(a, b) for a, b in zip(first, before[6], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, last, strict=True))
+    assert "L_G" not in rows[0]
+    assert "L_G" in rows[1]
+
+
+def test_a_run_is_a_function_of_its_seed():
+    def train(seed):
+        gan = small()
+        fit_gan(gan, data.Batches(RING, 100), epochs=1, seed=seed, device="cpu")
+        return weights(gan.G)
+
+    one, again, other = train(0), train(0), train(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_penalty_is_added_to_the_discriminators_loss():
+    gan, twin = small(), small()
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, loss=wasserstein, device="cpu")
+    fit_gan(
+        twin,
+        data.Batches(RING, 100),
+        epochs=1,
+        loss=wasserstein,
+        penalty=lambda D, real, fake: 10 * gradient_penalty(D, real, fake),
+        device="cpu",
+    )
+    assert not same(weights(gan.D), twin.D)
+
+
+def test_packs_of_examples():
+    gan = small(together=4)
+    seen = []
+    gan.D.D.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    x = RING[:8]
+    assert gan.D(x).shape == (2,)
+    assert torch.equal(seen[0], torch.stack([x[:4].flatten(), x[4:].flatten()]))
+    with pytest.raises(ValueError, match="7 examples do not go into packs of 4"):
+        gan.D(RING[:7])
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, device="cpu")
+
+
+def test_learning_rates_for_each_player():
+    gan = small()
+    before = copy.deepcopy(gan)
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, learning_rate=(0.0, 1e-2), device="cpu")
+    assert same(weights(before.G), gan.G)
+    assert not same(weights(before.D), gan.D)
+
+
+def test_it_draws_in_one_pass_and_has_no_density():
+    gan, calls = small(), []
+    gan.G.register_forward_hook(lambda *_: calls.append(1))
+    assert gan.sample(5).shape == (5, 2)
+    assert calls == [1]
+    assert not gan.sample(5).requires_grad
+    assert not hasattr(gan, "log_prob")
