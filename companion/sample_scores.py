@@ -35,7 +35,7 @@ class Nearest(NamedTuple):
 
 
 @torch.no_grad()
-def nearest(samples: Tensor, references: Tensor, *, chunk: int = 256) -> Nearest:
+def nearest_neighbours(samples: Tensor, references: Tensor, *, chunk: int = 256) -> Nearest:
     """Find the reference nearest to each sample; of several as near, any one.
 
     Distances are in units of the data, not squared, at least 0; a copy has exactly 0. The choice is
@@ -76,7 +76,7 @@ def kmeans(x: Tensor, k: int, seed: int, *, iterations: int = 100, chunk: int = 
     centres = data[_spread_out(data, k, torch.Generator().manual_seed(seed))]
     owner = None
     for _ in range(iterations):
-        previous, owner = owner, nearest(data, centres, chunk=chunk).indices
+        previous, owner = owner, nearest_neighbours(data, centres, chunk=chunk).indices
         if previous is not None and owner.equal(previous):
             break
         sums = torch.zeros_like(centres).index_add_(0, owner, data)
@@ -133,7 +133,7 @@ def mode_coverage(
     """
     _require(samples=samples, centres=centres)
     _require_positive(spread=spread, within=within)
-    distances, indices = nearest(samples, centres, chunk=chunk)
+    distances, indices = nearest_neighbours(samples, centres, chunk=chunk)
     high = distances <= within * spread
     return ModeCoverage(len(indices[high].unique()), high.double().mean().item())
 

@@ -147,3 +147,14 @@ def test_it_draws_in_one_pass_and_has_no_density():
     assert calls == [1]
     assert not gan.sample(5).requires_grad
     assert not hasattr(gan, "log_prob")
+
+
+def test_the_discriminator_learns_what_is_real_and_the_generator_follows():
+    torch.manual_seed(0)
+    there = torch.tensor([3.0, -2.0]) + 0.1 * torch.randn(2000, 2)
+    gan, batches = small(), data.Batches(there, 100)
+    fit_gan(gan, batches, epochs=3, learning_rate=(0.0, 1e-2), device="cpu")
+    assert gan.D(there).mean() > 1 > -1 > gan.D(gan.sample(500)).mean()
+    before = (gan.sample(500).mean(0) - there.mean(0)).norm()
+    fit_gan(gan, batches, epochs=10, learning_rate=3e-3, device="cpu")
+    assert (gan.sample(500).mean(0) - there.mean(0)).norm() < before / 3

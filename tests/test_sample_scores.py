@@ -13,7 +13,7 @@ from companion.sample_scores import (
     frechet_distance,
     kmeans,
     mode_coverage,
-    nearest,
+    nearest_neighbours,
     parzen_log_likelihood,
     precision_recall,
 )
@@ -54,7 +54,7 @@ def test_the_nearest_is_found_in_chunks_of_any_size(rng, chunk, dtype):
     scale = 1 if dtype == torch.uint8 else 255
     x, y = (x / scale).to(dtype), (y / scale).to(dtype)
     every = (x[:, None].double() - y.double()).flatten(2).square().sum(2).sqrt()
-    found = nearest(x, y, chunk=chunk)
+    found = nearest_neighbours(x, y, chunk=chunk)
     assert torch.equal(found.indices, every.argmin(1))
     torch.testing.assert_close(found.distances, every.amin(1), rtol=1e-14, atol=0)
 
@@ -64,7 +64,7 @@ def test_copies_are_at_exactly_0(scale):
     images = data.mnist().train.images[:300]
     images = images if scale == 1 else images / scale
     order = torch.randperm(300)
-    found = nearest(images[order], images)
+    found = nearest_neighbours(images[order], images)
     assert torch.equal(found.indices, order)
     assert (found.distances == 0).all()
 
@@ -72,14 +72,17 @@ def test_copies_are_at_exactly_0(scale):
 def test_integers_are_exact_however_large_the_image():
     black, white = torch.zeros(1, 784, dtype=torch.uint8), torch.full((3, 784), 255).byte()
     white[1, 0] = 254  # nearer to black by 509 in 50,979,600: float32 does not see it in a product
-    assert nearest(black, white) == (pytest.approx(math.sqrt(784 * 255**2 - 509), rel=1e-15), 1)
+    assert nearest_neighbours(black, white) == (
+        pytest.approx(math.sqrt(784 * 255**2 - 509), rel=1e-15),
+        1,
+    )
     white[1, 0], white[0, 5] = 255, 254  # uint8 arithmetic would wrap around
-    assert nearest(white[2:], white[:1]).distances == 1
+    assert nearest_neighbours(white[2:], white[:1]).distances == 1
 
 
 def test_a_small_distance_survives_a_large_norm():
     far = torch.full((1, 50), 1e3, dtype=torch.float64)
-    assert nearest(far + 1e-9, far).distances.item() == pytest.approx(
+    assert nearest_neighbours(far + 1e-9, far).distances.item() == pytest.approx(
         1e-9 * math.sqrt(50), rel=1e-3
     )
 
@@ -89,7 +92,7 @@ def test_kmeans_finds_clusters_that_are_apart(rng):
     x = (means + normal(rng, 40, 9, 2) * 0.1).flatten(0, 1)
     for seed in range(5):
         centres = kmeans(x, 9, seed)
-        order = nearest(means.double(), centres).indices
+        order = nearest_neighbours(means.double(), centres).indices
         torch.testing.assert_close(centres[order], x.view(40, 9, 2).mean(0), rtol=1e-12, atol=0)
     assert torch.equal(kmeans(x, 9, 3, chunk=11), kmeans(x, 9, 3))
     assert not torch.equal(kmeans(x, 9, 3), kmeans(x, 9, 4))  # the order, at least
@@ -100,11 +103,14 @@ def test_kmeans_ends_where_centres_are_the_means_of_what_is_nearest(digits):
     centres = kmeans(x, 12, seed=0)
     assert centres.shape == (12, 28, 28)
     assert centres.dtype == torch.float64
-    owner = nearest(x, centres).indices
+    owner = nearest_neighbours(x, centres).indices
     assert owner.unique().tolist() == list(range(12))
     for k in range(12):
         torch.testing.assert_close(centres[k], x[owner == k].mean(0))
-    costs = [nearest(x, kmeans(x, 12, 0, iterations=n)).distances.norm().item() for n in range(6)]
+    costs = [
+        nearest_neighbours(x, kmeans(x, 12, 0, iterations=n)).distances.norm().item()
+        for n in range(6)
+    ]
     assert costs == sorted(set(costs), reverse=True)
 
 
@@ -142,7 +148,10 @@ def test_a_centre_without_examples_stays_where_it_is(monkeypatch):
     x = torch.tensor([[2.0], [9.0], [10.0], [11.0], [18.0]])
     fixed = torch.tensor([[9.0], [99.0], [11.0]], dtype=torch.float64)
     monkeypatch.setattr("companion.sample_scores._spread_out", lambda *_: [1, 2, 3])
-    monkeypatch.setattr("companion.sample_scores.nearest", lambda x, *_, **__: nearest(x, fixed))
+    monkeypatch.setattr(
+        "companion.sample_scores.nearest_neighbours",
+        lambda x, *_, **__: nearest_neighbours(x, fixed),
+    )
     centres = kmeans(x, 3, 0).flatten()
     assert centres[1] == 10
     assert sorted(centres[[0, 2]].tolist()) in ([7.0, 14.5], [5.5, 13.0])  # 10 is a tie
@@ -215,7 +224,7 @@ def test_parzen_windows_are_a_mixture_of_normals(rng, dtype, chunk):
 def test_parzen_does_not_underflow_on_images(digits):
     samples, x = digits[0][:5], digits[1][:3]
     h = 0.01  # exponents of −500,000
-    squares = nearest(x, samples).distances.square()  # of five, one decides
+    squares = nearest_neighbours(x, samples).distances.square()  # of five, one decides
     each = -squares / (2 * h**2) - math.log(5) - 784 * math.log(h * math.sqrt(2 * math.pi))
     assert parzen_log_likelihood(samples, x, h).mean == pytest.approx(each.mean().item())
 
@@ -423,7 +432,7 @@ def test_k_must_leave_a_neighbour(k):
 # --- what all refuse ------------------------------------------------------------------------
 
 PAIRS = [
-    nearest,
+    nearest_neighbours,
     lambda a, b: mode_coverage(a, b, 1.0),
     lambda a, b: parzen_log_likelihood(a, b, 1.0),
     lambda a, b: best_bandwidth(a, b, [1.0]),
