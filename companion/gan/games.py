@@ -14,8 +14,8 @@ from torch import Tensor
 class MatrixGame(NamedTuple):
     """The solution of a game: its value, and how often each player should choose what.
 
-    Attributes: ``value``, shape ``()``; ``x``, the probabilities of the rows, and ``y``, those of
-        the columns, ``(2,)`` each.
+    It holds ``value``, shape ``()``; ``x``, the probabilities of the rows, and ``y``, those of
+    the columns, ``(2,)`` each.
     """
 
     value: Tensor

@@ -97,8 +97,8 @@ def wasserstein_fake(a: Tensor) -> Tensor:
 class GameLoss(NamedTuple):
     """What the players of a game pay for an example, three functions of its logit.
 
-    Attributes: ``real`` and ``fake``, what the discriminator pays for a real and for a fake
-        example; ``generator``, what the generator pays for a fake one.
+    They are ``real`` and ``fake``, what the discriminator pays for a real and for a fake
+    example; ``generator``, what the generator pays for a fake one.
     """
 
     real: Callable[[Tensor], Tensor]
