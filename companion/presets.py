@@ -58,10 +58,7 @@ def burda_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> Adam
 
     Source: Burda, Grosse & Salakhutdinov (2016), Sec. 5.
     """
-    optimizer = adam(parameters, learning_rate)
-    for group in optimizer.param_groups:
-        group["eps"] = 1e-4
-    return optimizer
+    return adam(parameters, learning_rate, eps=1e-4)
 
 
 # The paper's recipe. The authors' code departs from it: there the gradient is a sum over the batch

@@ -9,7 +9,7 @@ import torch
 
 from companion import data, results
 from companion.autoregressive import FVSBN, MADE
-from companion.experiments import full_scale, pixel_orders
+from companion.experiments import common, full_scale, pixel_orders
 from companion.presets import PRESETS, Preset, burda_adam, burda_schedule
 from companion.vae import elbo, iwae, one_layer
 
@@ -392,10 +392,10 @@ def test_no_two_presets_have_the_same_recipe():
 
 def test_functions_in_words():
     nested = partial(partial(one_layer, 784), bound=partial(max, key=abs))
-    assert full_scale.in_words(nested) == "one_layer(784, bound=max(key=abs))"
-    assert full_scale.in_words(FVSBN) == "FVSBN"
-    assert full_scale.in_words("cosine") == "cosine"
-    assert full_scale.in_words(0.5) == 0.5
+    assert common.in_words(nested) == "one_layer(784, bound=max(key=abs))"
+    assert common.in_words(FVSBN) == "FVSBN"
+    assert common.in_words("cosine") == "cosine"
+    assert common.in_words(0.5) == 0.5
 
 
 @pytest.mark.parametrize("name", PRESETS)

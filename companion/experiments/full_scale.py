@@ -12,14 +12,13 @@ import argparse
 import os
 import shlex
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from companion import data, evaluation, results, training
+from companion.experiments.common import in_words, markdown
 from companion.nn import free_parameters
 from companion.presets import PRESETS
 
@@ -34,21 +33,6 @@ def recipe(name: str) -> dict:
         kept["samples"] = preset.samples
     functions = {"model": preset.model} | preset.settings
     return kept | {key: in_words(value) for key, value in functions.items()}
-
-
-def in_words(value: Any) -> Any:
-    """A function by its name and the arguments it has been given; all else as it is.
-
-    What the function does is not looked at: one that changes takes a new name.
-
-    >>> in_words(partial(max, 1, key=abs))
-    'max(1, key=abs)'
-    """
-    if isinstance(value, partial):
-        given = [f"{in_words(each)}" for each in value.args]
-        given += [f"{key}={in_words(each)}" for key, each in value.keywords.items()]
-        return f"{in_words(value.func)}({', '.join(given)})"
-    return value.__name__ if callable(value) else value
 
 
 def train_preset(
@@ -118,7 +102,7 @@ def table(chapter: str | None = None) -> str:
     chosen = {n: preset for n, preset in PRESETS.items() if chapter in (None, preset.chapter)}
     if not chosen:
         raise ValueError(f"no preset belongs to a chapter named {chapter!r}")
-    lines = [["model", "parameters", "NLL", "published"], ["---", "---:", "---:", "---:"]]
+    lines = []
     for name, preset in chosen.items():
         ours = [
             f"{row['values']['nll']:.2f} ± {row['values']['standard_error']:.2f}"
@@ -126,7 +110,7 @@ def table(chapter: str | None = None) -> str:
         ]
         parameters = f"{recipe(name)['parameters']:,}"
         lines.append([name, parameters, *(ours or ["not yet run"]), f"{preset.published:.2f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(["model", "parameters", "NLL", "published"], lines)
 
 
 def main(arguments: list[str] | None = None) -> None:

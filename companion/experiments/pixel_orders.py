@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import statistics
 import sys
 from itertools import product
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from companion import data, evaluation, results, training
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, orders
+from companion.experiments.common import Spread, markdown
 from companion.nn import free_parameters
 
 EXPERIMENT = "pixel-orders"
@@ -127,34 +127,29 @@ def current_rows() -> list[dict]:
     ]
 
 
-def summary(rows: list[dict]) -> dict[tuple[str, str], tuple[float, float, int]]:
-    """Mean NLL, its standard deviation over seeds (NaN for one seed), nats, and number of seeds.
+def summary(rows: list[dict]) -> dict[tuple[str, str], Spread]:
+    """Mean NLL over seeds, its standard deviation, nats, and number of seeds.
 
     Args:    rows: of `current_rows`.
-    Returns: a triple for each (model, order), in the order of ``RECIPES`` and ``ORDERS``.
+    Returns: a spread for each (model, order), in the order of ``RECIPES`` and ``ORDERS``.
     """
     found = {}
-    for key in ((model, order) for model in RECIPES for order in ORDERS):
+    for key in product(RECIPES, ORDERS):
         scores = [
             row["values"]["nll"]
             for row in rows
             if (row["settings"]["model"], row["settings"]["order"]) == key
         ]
         if scores:
-            deviation = statistics.stdev(scores) if len(scores) > 1 else float("nan")
-            found[key] = (statistics.fmean(scores), deviation, len(scores))
+            found[key] = Spread.of(scores)
     return found
 
 
 def table(rows: list[dict]) -> str:
     """Mean ± standard deviation over seeds, nats, a line for each model, in Markdown."""
-    cells = {
-        key: f"{mean:.2f} ± {deviation:.2f}" if seeds > 1 else f"{mean:.2f}"
-        for key, (mean, deviation, seeds) in summary(rows).items()
-    }
-    lines = [["model", *ORDERS], ["---"] + ["---:"] * len(ORDERS)]
-    lines += [[model, *(cells.get((model, order), "–") for order in ORDERS)] for model in RECIPES]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = {key: spread.text(2) for key, spread in summary(rows).items()}
+    lines = [[model, *(cells.get((model, order), "–") for order in ORDERS)] for model in RECIPES]
+    return markdown(["model", *ORDERS], lines)
 
 
 def main(arguments: list[str] | None = None) -> None:

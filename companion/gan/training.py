@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.gan.losses import GameLoss, non_saturating
-from companion.training import History, Run
+from companion.training import History, Run, adam
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -109,8 +109,8 @@ def fit_gan(
     G, D, step_G, step_D = run.prepare(
         G=gan.G,
         D=gan.D,
-        step_G=torch.optim.Adam(gan.G.parameters(), rates[0], betas),
-        step_D=torch.optim.Adam(gan.D.parameters(), rates[1], betas),
+        step_G=adam(gan.G.parameters(), rates[0], betas),
+        step_D=adam(gan.D.parameters(), rates[1], betas),
     )
     for real in run.batches(train):
         with torch.no_grad():  # this step is D's: nothing of it reaches G

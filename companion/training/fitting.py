@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from companion.data import Batches
 
 
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+def adam(
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> torch.optim.Adam:
     """Adam (Kingma & Ba, 2015), in one fused kernel where the device has one."""
     parameters = list(parameters)
     try:
-        return torch.optim.Adam(parameters, learning_rate, fused=True)
+        return torch.optim.Adam(parameters, learning_rate, betas, eps, fused=True)
     except RuntimeError:
-        return torch.optim.Adam(parameters, learning_rate)
+        return torch.optim.Adam(parameters, learning_rate, betas, eps)
 
 
 def fit(
