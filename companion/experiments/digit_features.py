@@ -1,0 +1,58 @@
+"""Train the classifier of `companion.features` and keep its weights in the package.
+
+Chapter: book/generative-adversarial-networks.ipynb. It replaces the weights that are there, and
+with them every score in their features::
+
+    python -m companion.experiments.digit_features
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from companion import data, features, results
+from companion.features import DigitFeatures
+from companion.training import Run, adam, save_model
+
+EXPERIMENT = "digit-features"
+RECIPE = {"batch_size": 100, "epochs": 12, "learning_rate": 2e-3}
+
+
+def train(
+    images: Tensor, labels: Tensor, *, epochs: int = RECIPE["epochs"], seed: int = 0
+) -> DigitFeatures:
+    """A classifier that has seen grey images, uint8 ``(N, 28, 28)``, and their digits, ``(N,)``."""
+    torch.manual_seed(seed)
+    net = DigitFeatures()
+    numbers = data.Batches(torch.arange(len(images)), RECIPE["batch_size"], seed=seed)
+    run = Run(epochs * len(numbers), schedule="cosine", seed=seed, device="cpu")
+    call, optimizer = run.prepare(net=net, opt=adam(net.parameters(), RECIPE["learning_rate"]))
+    for batch in run.batches(numbers):
+        chosen = batch.long()
+        run.descend(optimizer, F.cross_entropy(call(images[chosen] / 255), labels[chosen]))
+    return net.eval()
+
+
+def score(net: DigitFeatures, images: Tensor, labels: Tensor) -> float:
+    """The share of grey images, uint8 ``(N, 28, 28)``, that are read as another digit."""
+    return (net.classify(images / 255) != labels).double().mean().item()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(arguments)
+    command = "python -m companion.experiments.digit_features"
+    provenance = results.provenance(command) | {"recipe": RECIPE}
+    mnist = data.mnist()
+    net = train(mnist.train.images, mnist.train.labels)
+    values = {"test_error": score(net, mnist.test.images, mnist.test.labels)}
+    save_model(net, features.PATH)
+    results.add(EXPERIMENT, {"model": "DigitFeatures"}, values, provenance)
+    print(f"{100 * values['test_error']:.2f} % of the test images are read as another digit")
+
+
+if __name__ == "__main__":
+    main()
