@@ -63,3 +63,17 @@ def test_the_vae_benchmark_prints_ratios(monkeypatch, capsys):
     assert len(speeds) == 2
     assert min(speeds) > 0
     assert ratio > 0
+
+
+def test_the_gan_benchmark_prints_ratios(monkeypatch, capsys):
+    gan = benchmark("gan")
+    arguments = ["--batch-sizes", "50", "--rounds", "1", "--images", "100", "--points", "200"]
+    monkeypatch.setattr(sys, "argv", ["gan.py", *arguments])
+    gan.main()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.rsplit(maxsplit=4)[0] for line in lines] == [
+        "points",
+        "DCGAN, float32",
+        "DCGAN, fast",
+    ]
+    assert all(float(line.split()[-1]) > 0 for line in lines)

@@ -1,14 +1,28 @@
 """The two players' training: each step is one player's own, and nothing leaks."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from companion import data
-from companion.gan import GAN, Packed, fit_gan, gradient_penalty, non_saturating, wasserstein
+from companion.gan import (
+    GAN,
+    Packed,
+    dcgan,
+    fit_gan,
+    gradient_penalty,
+    non_saturating,
+    r1,
+    wasserstein,
+)
 from companion.nn import mlp
+from companion.training import load_model
 
 torch.manual_seed(0)
 RING = data.ring_of_gaussians().sample((400,))
@@ -86,13 +100,28 @@ def test_the_discriminator_may_take_several_steps():
         epochs=2,
         discriminator_steps=8,
         device="cpu",
-        watch=lambda step: before.append(weights(gan.G)),
+        watch=lambda gan, step: before.append(weights(gan.G)),
     )
     first, last = before[0], before[-1]
     assert all(torch.equal(a, b) for a, b in zip(first, before[6], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, last, strict=True))
     assert "L_G" not in rows[0]
     assert "L_G" in rows[1]
+
+
+def test_someone_may_watch_the_players_after_each_step():
+    gan, seen = small(), []
+    watch = lambda players, step: seen.append((players is gan, step))
+    fit_gan(gan, data.Batches(RING, 100), epochs=2, watch=watch, device="cpu")
+    assert seen == [(True, step) for step in range(1, 9)]
+
+
+def test_watching_changes_nothing():
+    seen, unseen = small(), small()
+    watch = lambda players, step: players.sample(7)
+    for gan, look in ((seen, watch), (unseen, None)):
+        fit_gan(gan, data.Batches(RING, 100), epochs=1, watch=look, device="cpu")
+    assert same(weights(seen), unseen)
 
 
 def test_a_run_is_a_function_of_its_seed():
@@ -158,3 +187,87 @@ def test_the_discriminator_learns_what_is_real_and_the_generator_follows():
     before = (gan.sample(500).mean(0) - there.mean(0)).norm()
     fit_gan(gan, batches, epochs=10, learning_rate=3e-3, device="cpu")
     assert (gan.sample(500).mean(0) - there.mean(0)).norm() < before / 3
+
+
+# --- convolutions ---
+
+
+def test_the_dcgan_draws_and_judges_pictures():
+    torch.manual_seed(0)
+    gan = dcgan(side=12, channels=8, latent=5)
+    x = gan.sample(3)
+    assert x.shape == (3, 1, 12, 12)
+    assert 0 <= x.min() < x.max() <= 1
+    assert gan.D(x).shape == (3,)
+    G, D = (sum(p.numel() for p in player.parameters()) for player in (dcgan().G, dcgan().D))
+    assert G == (64 + 1) * 3136 + 2 * 64 + (64 * 16 + 1) * 32 + 2 * 32 + 32 * 16 + 1
+    assert D == (16 + 1) * 32 + (32 * 16 + 1) * 64 + 3136 + 1
+
+
+def test_either_player_of_the_dcgan_treats_each_picture_by_itself():
+    torch.manual_seed(0)
+    gan = dcgan(side=8, channels=8, latent=5)
+    z, x = torch.randn(6, 5), torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(gan.G(z)[:2], gan.G(z[:2]), atol=1e-6)
+        assert torch.allclose(gan.D(x)[:2], gan.D(x[:2]), atol=1e-6)
+    assert not [*gan.buffers()], "a step of D would move what G remembers of its batches"
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="side = 30 must divide by 4"):
+        dcgan(side=30)
+    with pytest.raises(ValueError, match="channels = 12 by 8"):
+        dcgan(channels=12)
+
+
+def test_the_dcgan_learns_a_picture():
+    torch.manual_seed(0)
+    bar = torch.zeros(200, 1, 8, 8)
+    bar[..., 3:5] = 1
+    gan = dcgan(side=8, channels=8, latent=5)
+    before = (gan.sample(50) - bar[:50]).abs().mean()
+    fit_gan(gan, data.Batches(bar, 50), epochs=20, learning_rate=5e-3, device="cpu")
+    assert (gan.sample(50) - bar[:50]).abs().mean() < before / 3
+
+
+# --- several processes ---
+
+SCRIPT = """
+import os, sys, torch
+from companion import data
+from companion.gan import fit_gan, r1
+from companion.training import save_model
+from tests.test_gan_training import RING, small
+
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+gan = small(seed=rank)  # the first process's weights count
+fit_gan(gan, data.Batches(RING, 100), epochs=3, learning_rate=1e-2, device="cpu",
+        penalty=lambda D, real, fake: r1(D, real))
+save_model(gan, f"{sys.argv[1]}/gan-{rank}")
+"""
+
+
+def test_two_processes_agree_also_with_a_penalty(tmp_path):
+    root, script = Path(__file__).parents[1], tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *launcher, script, tmp_path],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, alone = small(seed=5), small(seed=6), small(seed=0)
+    for rank, gan in enumerate((first, second)):
+        load_model(gan, tmp_path / f"gan-{rank}")
+    assert same(weights(first), second)
+    penalty = lambda D, real, fake: r1(D, real)
+    settings = {"epochs": 3, "learning_rate": 1e-2, "penalty": penalty, "device": "cpu"}
+    fit_gan(alone, data.Batches(RING, 100), **settings)
+    for a, b in zip(weights(first), weights(alone), strict=True):  # but for the noise of 100 draws
+        torch.testing.assert_close(a, b, rtol=0, atol=0.1)

@@ -1,5 +1,9 @@
-"""Generative adversarial networks: small games, losses, the best answer, training."""
+"""Generative adversarial networks: small games, losses, the best answer, training.
 
+Chapter: book/generative-adversarial-networks.ipynb. Checks, of the same name: tests/equations/.
+"""
+
+from companion.gan.architectures import dcgan
 from companion.gan.games import (
     MatrixGame,
     alternating,
@@ -61,4 +65,5 @@ __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "GAN",
     "Packed",
     "fit_gan",
+    "dcgan",
 ]

@@ -76,7 +76,7 @@ def fit_gan(
     discriminator_steps: int = 1,
     penalty: Callable[[Callable, Tensor, Tensor], Tensor] | None = None,
     schedule: str | Callable[[float], float] = "constant",
-    watch: Callable[[int], None] | None = None,
+    watch: Callable[[GAN, int], None] | None = None,
     seed: int = 0,
     path: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
@@ -90,7 +90,7 @@ def fit_gan(
         betas:         of Adam; the customary first one, 0.5, forgets faster than the usual 0.9.
         discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
         penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`.
-        watch:         called with the number of each step after it, to look at the players.
+        watch:         called with the players and the number of steps done, after each of them.
         schedule, seed, path, device, precision, progress: as of `training.fit`.
 
     Returns: one row an epoch with the mean losses ``L_D`` and ``L_G``.
@@ -127,6 +127,6 @@ def fit_gan(
             run.descend(step_G, L_G)
             gan.D.requires_grad_(True)
         if watch is not None:
-            watch(run.step)
+            watch(gan, run.step + 1)
     gan.eval()
     return run.history
