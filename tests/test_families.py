@@ -1,14 +1,20 @@
 """The map of the families: its form, and its claims wherever the code can be asked."""
 
+import math
+
 import pytest
 import torch
 import yaml
+from torch import nn
+from torch.distributions import Normal
 
 from companion import families
 from companion.autoregressive import FVSBN, MADE, NADE, PixelCNN
 from companion.checks import total_probability
 from companion.distributions import BernoulliMixture
 from companion.families import FAMILIES, QUESTIONS, Answer
+from companion.gan import GAN, optimal_logit, saturating
+from companion.nn import mlp
 from companion.vae import PPCA, elbo, iwae, linear_vae, one_layer, two_layers
 from tests.book import ROOT
 
@@ -149,7 +155,55 @@ def test_a_variational_autoencoder_bounds_its_density_and_can_estimate_it():
     assert [family.density, family.bound] == [density, Answer(whether(bound))]
 
 
-CHECKED = {"generative-models", "autoregressive-models", "variational-autoencoders"}
+def test_a_gan_draws_in_one_pass_from_a_code_that_nothing_finds_again():
+    torch.manual_seed(0)
+    D = nn.Sequential(mlp(3, 8), nn.Linear(8, 1), nn.Flatten(0))
+    model = GAN(nn.Sequential(mlp(2, 8), nn.Linear(8, 3)), D, latent=2)
+    passes = []
+    for part in (model.G, model.D):
+        part.register_forward_hook(lambda part, *_: passes.append(part))
+    model.sample(4)
+    one_pass = passes == [model.G]  # the discriminator is not needed
+    z = model.noise(4)
+    x = model.G(z)
+    latent = torch.equal(model.G(z), x)  # all chance is in the code
+    latent &= torch.pdist(x).min() > 1e-3  # and it matters
+    encoder = dict(model.named_children()).keys() - {"G", "D"} or hasattr(model, "encode")
+    code = Answer("partly", "" if encoder else "no encoder") if latent else Answer("no")
+    family = BY_CHAPTER["generative-adversarial-networks"]
+    assert [family.one_pass, family.latent] == [Answer(whether(one_pass)), code]
+
+
+def test_a_gan_has_no_density_and_what_its_players_pay_bounds_none():
+    """A linear generator flattens the plane. Here ln p(x) is known, and falls without a limit."""
+    torch.manual_seed(0)
+    real = torch.randn(1000, 2).double()
+    p_data = Normal(0, torch.ones(2).double())
+    model = GAN(nn.Linear(2, 2, bias=False).double(), nn.Identity(), latent=2)
+    evidence, paid = [], []
+    for width in (1e-1, 1e-3, 1e-5):
+        p_G = Normal(0, torch.tensor([1, width]).double())
+        model.G.weight.data = p_G.scale.diag()
+        logits = [
+            optimal_logit(p_data.log_prob(x).sum(1), p_G.log_prob(x).sum(1))
+            for x in (real, model.sample(1000))
+        ]
+        evidence.append(p_G.log_prob(real).sum(1).mean())
+        paid.append(saturating.L_D(*logits))
+    assert evidence[2] < 1e3 * evidence[1] < 1e6 * evidence[0] < 0
+    bound = not all(0 <= loss < math.log(4) for loss in paid)  # they hardly notice
+    density = hasattr(model, "log_prob")
+    with pytest.raises(NotImplementedError):
+        model(real)  # nor is there an objective for each example, as other models have
+    assert marks("generative-adversarial-networks")[:2] == [whether(density), whether(bound)]
+
+
+CHECKED = {
+    "generative-models",
+    "autoregressive-models",
+    "variational-autoencoders",
+    "generative-adversarial-networks",
+}
 
 
 @pytest.mark.parametrize("chapter", PLAN)
