@@ -144,7 +144,7 @@ def mode_coverage(
 def parzen_log_likelihood(
     samples: Tensor, x: Tensor, bandwidth: float, *, chunk: int = 256
 ) -> Estimate:
-    r"""Mean log-density of x under a normal of the given width around every sample.
+    r"""Mean log-density of x under a normal of the given width round every sample, Eq. (parzen).
 
     .. math:: \ln p(x) \approx \ln \frac1M \sum_{m=1}^{M}
         \mathcal N\bigl(x;\, x^{(m)}, h^2 I\bigr)
@@ -209,7 +209,7 @@ class FrechetDistance(NamedTuple):
 
 @torch.no_grad()
 def frechet_distance(a: Tensor, b: Tensor) -> FrechetDistance:
-    r"""Squared 2-Wasserstein distance of the normals fitted to two sets of features.
+    r"""Squared 2-Wasserstein distance of the normals fitted to two sets of features, Eq. (frechet).
 
     .. math:: d^2 = \|\mu_a - \mu_b\|^2 + \operatorname{tr} \Sigma_a + \operatorname{tr} \Sigma_b
         - 2 \operatorname{tr} \bigl(\Sigma_a^{1/2} \Sigma_b \Sigma_a^{1/2}\bigr)^{1/2}
@@ -253,7 +253,7 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: Tensor, fake: Tensor, k: int = 3, *, chunk: int = 256
 ) -> PrecisionRecall:
-    """Share of each set within the other's balls, which reach to their k-th nearest neighbour.
+    """Share of each set within the other's balls, to their k-th neighbour, Eq. (precision).
 
     Precision is the share of fake examples that lie in, or on, the ball of at least one real one;
     recall is the same with the roles exchanged. An example is not its own neighbour; its copies

@@ -9,7 +9,8 @@ import torch
 
 from companion import data, results
 from companion.autoregressive import FVSBN, MADE
-from companion.experiments import common, full_scale, pixel_orders
+from companion.experiments import common, full_scale, mode_collapse, pixel_orders
+from companion.gan import saturating, wasserstein
 from companion.presets import PRESETS, Preset, burda_adam, burda_schedule
 from companion.vae import elbo, iwae, one_layer
 
@@ -174,6 +175,99 @@ def test_the_summary_is_over_seeds():
     table = pixel_orders.table([*rows, row("MADE", "column", 0, 99.0)])
     assert "| NADE | 92.00 ± 2.65 | – | – | – |" in table
     assert "| MADE | – | 99.00 | – | – |" in table
+
+
+# --- mode collapse ---
+
+
+def test_a_committed_game_can_be_played_again():
+    """A game on another machine takes another course: what it must share is the kind of end."""
+    wanted = {"method": "non-saturating, pairs", "mixture": "ring of 8", "seed": 0}
+    stored = [row for row in mode_collapse.current_rows() if row["settings"] == wanted]
+    assert stored, "run: python -m companion.experiments.mode_collapse"
+    values, expected = mode_collapse.train_one(**wanted, device="cpu"), stored[0]["values"]
+    assert values["modes"] == pytest.approx(expected["modes"], abs=1)
+    assert values["high_quality"] == pytest.approx(expected["high_quality"], abs=0.15)
+
+
+def test_every_game_has_its_committed_rows():
+    stored, current = results.rows(mode_collapse.EXPERIMENT), mode_collapse.current_rows()
+    assert stored == current, "run again: python -m companion.experiments.mode_collapse"
+    for value in ("modes", "high_quality"):
+        spreads = mode_collapse.summary(current, value)
+        assert len(spreads) == len(mode_collapse.METHODS) * len(mode_collapse.MIXTURES)
+        assert {spread.seeds for spread in spreads.values()} == {5}
+
+
+@pytest.mark.parametrize("method", mode_collapse.METHODS)
+def test_every_method_plays_by_its_seed(method):
+    def score(seed, mixture="grid of 25"):
+        return mode_collapse.train_one(method, mixture, seed, device="cpu", epochs=1)
+
+    first = score(0)
+    torch.manual_seed(5)
+    assert score(0) == first
+    assert 0 <= first["modes"] <= 25
+    assert 0 <= first["high_quality"] <= 1
+    assert score(1) != first or score(2) != first
+
+
+def test_a_penalty_and_packs_reach_the_game(monkeypatch):
+    asked = []
+    monkeypatch.setattr(mode_collapse, "fit_gan", lambda gan, batches, **own: asked.append(own))
+    ring = data.ring_of_gaussians()
+    gans = {method: mode_collapse.play(method, ring, epochs=3) for method in mode_collapse.METHODS}
+    together = {method: gan.D.together for method, gan in gans.items()}
+    assert together == {m: 2 if m == "non-saturating, pairs" else 1 for m in mode_collapse.METHODS}
+    own = dict(zip(mode_collapse.METHODS, asked, strict=True))
+    assert {settings["epochs"] for settings in asked} == {3}
+    assert {settings["learning_rate"] for settings in asked} == {3e-3}
+    assert own["minimax loss"]["loss"] is saturating
+    assert own["Wasserstein, gradient penalty"]["loss"] is wasserstein
+    D, x = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0)), torch.randn(6, 2)
+    slope = D[0].weight.norm().item()
+    for method, expected in [
+        ("non-saturating, R1", slope**2 / 2),
+        ("Wasserstein, gradient penalty", (slope - 1) ** 2),
+    ]:
+        penalty = own[method]["penalty"](D, x, torch.randn(6, 2))
+        assert penalty.item() == pytest.approx(expected / 10, rel=1e-5)
+    assert sum("penalty" in settings for settings in asked) == 2
+
+
+def test_a_perfect_painter_scores_as_theory_says():
+    grid = data.grid_of_gaussians()
+
+    class Perfect:
+        def sample(self, count):
+            return grid.sample((count,))
+
+    found = mode_collapse.score(Perfect(), grid)
+    assert found.modes == 25
+    assert found.high_quality == pytest.approx(1 - math.exp(-4.5), abs=0.01)
+    centres, spread = mode_collapse.centres(data.ring_of_gaussians())
+    assert centres.shape == (8, 2)
+    assert spread == pytest.approx(0.01)
+
+
+def test_games_that_are_there_are_not_played_again(file, monkeypatch, capsys):
+    asked = []
+
+    def train_one(method, mixture, seed, *, device):
+        asked.append((method, mixture, seed))
+        return {"modes": 7 + seed, "high_quality": 0.5}
+
+    monkeypatch.setattr(mode_collapse, "train_one", train_one)
+    arguments = ["--methods", "minimax loss", "--mixtures", "ring of 8", "--device", "cpu"]
+    mode_collapse.main([*arguments, "--seeds", "1"])
+    mode_collapse.main([*arguments, "--seeds", "2"])
+    assert asked == [("minimax loss", "ring of 8", seed) for seed in (0, 1)]
+    assert "| minimax loss | 7.5 ± 0.7 | 0.50 ± 0.00 | – | – |" in capsys.readouterr().out
+    (row,) = results.rows("mode-collapse", seed=1)
+    assert row["provenance"]["recipe"] == mode_collapse.recipe("minimax loss")
+    assert "--mixtures 'ring of 8'" in row["provenance"]["command"]
+    monkeypatch.setitem(mode_collapse.SHARED, "epochs", 33)
+    assert mode_collapse.current_rows() == []
 
 
 # --- full scale ---
@@ -396,6 +490,7 @@ def test_functions_in_words():
     assert common.in_words(FVSBN) == "FVSBN"
     assert common.in_words("cosine") == "cosine"
     assert common.in_words(0.5) == 0.5
+    assert common.in_words((0.0, FVSBN)) == [0.0, "FVSBN"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,6 +1,7 @@
 """Generative adversarial networks: small games, losses, the best answer, training.
 
-Chapter: book/generative-adversarial-networks.ipynb. Checks, of the same name: tests/equations/.
+Chapter: book/generative-adversarial-networks.ipynb.
+Checks: tests/equations/generative_adversarial_networks.py.
 """
 
 from companion.gan.architectures import dcgan

@@ -26,6 +26,8 @@ class MatrixGame(NamedTuple):
 def matrix_game(A: Tensor) -> MatrixGame:
     r"""Solve a game of two choices each: x picks a row and pays what y, who picks a column, wins.
 
+    Its value is both sides of Eq. (minimax-theorem):
+
     .. math:: \min_x \max_y x^\top A\, y = \max_y \min_x x^\top A\, y
 
     Where an entry is the largest of its row and the smallest of its column, neither player gains
@@ -59,7 +61,7 @@ Gradients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def simultaneous(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """One step of both players at once, each against where the other is."""
+    """One step of both players at once, against where the other is, Eq. (simultaneous-steps)."""
     g_x, g_y = gradients(x, y)
     return x - rate * g_x, y + rate * g_y
 

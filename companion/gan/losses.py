@@ -36,7 +36,7 @@ def cross_entropy_fake(a: Tensor) -> Tensor:
 
 
 def minimax_generator(a: Tensor) -> Tensor:
-    r"""The generator pays what the discriminator wins: flat where a fake example is found out.
+    r"""What the discriminator wins, for the generator: flat if found out, Eq. (saturating-slope).
 
     .. math:: \ln\bigl(1 - D(x)\bigr) = \ln \sigma(-a)
     """
@@ -141,7 +141,7 @@ wasserstein = GameLoss(wasserstein_real, wasserstein_fake, wasserstein_real)
 
 
 def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    r"""How far the slope of D is from 1, at random points between real and fake examples.
+    r"""How far the slope of D is from 1, between real and fake examples, Eq. (gradient-penalty).
 
     .. math:: \mathbb{E}\Bigl[\bigl(\lVert \nabla_x a(x) \rVert - 1\bigr)^2\Bigr], \qquad
         x = (1 - u)\, x_\text{real} + u\, x_\text{fake}, \quad u \sim \mathrm{Uniform}(0, 1)
@@ -164,7 +164,7 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) 
 
 
 def r1(D: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    r"""Half the squared slope of D at real examples, where in the end it should be flat.
+    r"""Half the squared slope of D at real examples, where it should end up flat, Eq. (r-one).
 
     .. math:: \tfrac12\, \mathbb{E}_{p_\text{data}}\bigl[\lVert \nabla_x a(x) \rVert^2\bigr]
 

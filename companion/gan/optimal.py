@@ -10,7 +10,7 @@ from companion.divergences import _check
 
 
 def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
-    r"""The logit of the best discriminator of a given generator, same shape.
+    r"""The logit of the best discriminator of a given generator, Eq. (optimal-logit), same shape.
 
     .. math:: D^*(x) = \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)}
         = \sigma\bigl( \ln p_\text{data}(x) - \ln p_G(x) \bigr)
@@ -28,7 +28,7 @@ def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
 
 
 def game_value(logits: Tensor, p_data: Tensor, p_G: Tensor) -> Tensor:
-    r"""The value of the game for a discriminator and two tables, nats, shape ``(*batch,)``.
+    r"""The value of the game for two tables, Eq. (gan-value-density), nats, shape ``(*batch,)``.
 
     .. math:: V(G, D) = \sum_x p_\text{data}(x) \ln D(x) + \sum_x p_G(x) \ln\bigl(1 - D(x)\bigr)
 

@@ -45,7 +45,7 @@ class GAN(nn.Module):
 
 
 class Packed(nn.Module):
-    """A discriminator of several examples at once: it sees when they are all alike.
+    """A discriminator of several examples at once, Eq. (packed-value): it sees when they are alike.
 
     Args:
         D:        a network ``(B, together * features) -> (B,)``.

@@ -1610,7 +1610,7 @@ def frechet(rng):
 @equation(
     "precision",
     r"""
-    \text{precision} = \frac1M \sum_{m=1}^{M} \Bigl[\, \min_n \bigl(
+    \text{precision} = \frac1M \sum_{m=1}^{M} \mathbf{1} \Bigl[\, \min_n \bigl(
       \lVert \tilde x^{(m)} - x^{(n)} \rVert - r_n \bigr) \le 0 \,\Bigr]
     """,
 )
