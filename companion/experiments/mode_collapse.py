@@ -5,8 +5,8 @@ Chapter: book/generative-adversarial-networks.ipynb. All rows, skipping those th
     python -m companion.experiments.mode_collapse
 
 Every method has the same networks, batches and numbers of steps, and, but for one that says so, the
-same learning rate, which is high on purpose. Two runs side by side (``--mixtures`` divides the work) do not disturb each other's
-rows.
+same learning rate, which is high on purpose. Two runs side by side (``--mixtures`` divides the
+work) do not disturb each other's rows.
 """
 
 from __future__ import annotations
