@@ -4,7 +4,7 @@ Chapter: book/generative-adversarial-networks.ipynb. All rows, skipping those th
 
     python -m companion.experiments.mode_collapse
 
-Every method has the same networks, batches and numbers of steps, and, but for one that says so, the
+Every method has the same networks, batches and numbers of steps, and, but for two that say so, the
 same learning rate, which is high on purpose. Two runs side by side (``--mixtures`` divides the
 work) do not disturb each other's rows.
 """
@@ -57,6 +57,7 @@ BATCH_SIZE, EXAMPLES, WIDTH, LATENT = 200, 50_000, 256, 2
 SHARED = {"epochs": 32, "learning_rate": 3e-3, "schedule": "cosine"}
 METHODS = {
     "minimax loss": {"loss": saturating},
+    "minimax, a third of the rate": {"loss": saturating, "learning_rate": 1e-3},
     "non-saturating loss": {"loss": non_saturating},
     "non-saturating, a third of the rate": {"loss": non_saturating, "learning_rate": 1e-3},
     "non-saturating, pairs": {"loss": non_saturating, "together": 2},
