@@ -277,7 +277,7 @@ CHEATS = {
     "copies": "nearest neighbours",
     "one picture": "recall",
     "cloud": "precision",
-    "mostly ones": "frechet",
+    "favourite": "frechet",
 }
 SLIPS = {
     "first": "both players step",
@@ -342,7 +342,7 @@ RIGHT = [
     (gans.check_cheats, CHEATS),
     (gans.check_cheats, CHEATS | {"one picture": "frechet", "cloud": "parzen"}),
     (gans.check_cheats, CHEATS | {"one picture": "parzen", "cloud": "nearest neighbours"}),
-    (gans.check_cheats, CHEATS | {"mostly ones": "parzen"}),
+    (gans.check_cheats, CHEATS | {"favourite": "parzen"}),
     (gans.check_conditional, Conditional),
     (gans.check_conditional, SplitsFirst),
     (gans.check_slips, SLIPS),
@@ -633,9 +633,9 @@ WRONG = [
     (gans.check_cheats, CHEATS | {"one picture": "precision"}, "a perfect picture far"),
     (gans.check_cheats, CHEATS | {"cloud": "frechet"}, "what of the features"),
     (gans.check_cheats, CHEATS | {"cloud": "recall"}, "out of reach"),
-    (gans.check_cheats, CHEATS | {"mostly ones": "nearest neighbours"}, "picture of a one"),
-    (gans.check_cheats, CHEATS | {"mostly ones": "precision"}, "any of these perfect"),
-    (gans.check_cheats, CHEATS | {"mostly ones": "recall"}, "do the balls ask how often"),
+    (gans.check_cheats, CHEATS | {"favourite": "nearest neighbours"}, "picture of this kind"),
+    (gans.check_cheats, CHEATS | {"favourite": "precision"}, "any of these perfect"),
+    (gans.check_cheats, CHEATS | {"favourite": "recall"}, "do the balls ask how often"),
     (gans.check_conditional, conditional(lambda self, zy, y: zy[:, :7]), "never called"),
     (
         gans.check_conditional,
@@ -760,7 +760,7 @@ def test_every_hint_is_given_to_somebody():
             check.check(answer)
         told.append(str(error.value))
     tree = ast.parse(Path(gans.__file__).read_text(encoding="utf-8"))
-    names = {"nearest neighbours", "one picture", "mostly ones", *SLIPS.values()}
+    names = {"nearest neighbours", "one picture", "favourite", *SLIPS.values()}
     hints = {
         node.value
         for function in tree.body

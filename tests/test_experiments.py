@@ -3,6 +3,8 @@
 import json
 import math
 from functools import partial
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from companion import data, results
 from companion.autoregressive import FVSBN, MADE
 from companion.experiments import common, full_scale, mode_collapse, pixel_orders
-from companion.gan import saturating, wasserstein
+from companion.gan import gradient_penalty, r1, saturating, wasserstein
 from companion.presets import PRESETS, Preset, burda_adam, burda_schedule
 from companion.vae import elbo, iwae, one_layer
 
@@ -221,7 +223,8 @@ def test_a_penalty_and_packs_reach_the_game(monkeypatch):
     assert together == {m: 2 if m == "non-saturating, pairs" else 1 for m in mode_collapse.METHODS}
     own = dict(zip(mode_collapse.METHODS, asked, strict=True))
     assert {settings["epochs"] for settings in asked} == {3}
-    assert {settings["learning_rate"] for settings in asked} == {3e-3}
+    assert [settings["learning_rate"] for settings in asked].count(3e-3) == len(asked) - 2
+    assert own["non-saturating, a third of the rate"]["learning_rate"] == 1e-3
     assert own["minimax loss"]["loss"] is saturating
     assert own["Wasserstein, gradient penalty"]["loss"] is wasserstein
     D, x = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0)), torch.randn(6, 2)
@@ -235,14 +238,115 @@ def test_a_penalty_and_packs_reach_the_game(monkeypatch):
     assert sum("penalty" in settings for settings in asked) == 2
 
 
+def test_the_penalties_are_tenths_at_the_right_examples():
+    torch.manual_seed(0)
+    D, (real, fake) = mode_collapse.networks().D, torch.randn(2, 6, 2)
+    assert torch.equal(mode_collapse.r1_tenth(D, real, fake), r1(D, real) / 10)
+    found = []
+    for penalty in (mode_collapse.gradient_penalty_tenth, gradient_penalty):
+        torch.manual_seed(1)
+        found.append(penalty(D, real, fake))
+    assert torch.equal(found[0], found[1] / 10)
+
+
+def test_a_seed_decides_examples_weights_and_batches(monkeypatch):
+    asked = []
+    noted = lambda gan, batches, **own: asked.append((gan, batches, own))
+    monkeypatch.setattr(mode_collapse, "fit_gan", noted)
+    ring, method = data.ring_of_gaussians(), "Wasserstein, gradient penalty"
+    mode_collapse.play(method, ring, seed=3, betas=(0.1, 0.2), device="meta")
+    ((gan, batches, own),) = asked
+    torch.manual_seed(3)
+    assert torch.equal(batches.images, ring.sample((50_000,)))
+    for a, b in zip(gan.parameters(), mode_collapse.networks().parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (batches.batch_size, batches.seed, own["seed"]) == (200, 3, 3)
+    assert (own["betas"], own["device"]) == ((0.1, 0.2), "meta"), "in place of the experiment's"
+
+
+def test_the_players_are_two_layers_of_rectified_linear_units():
+    gan = mode_collapse.networks(together=2)
+    kinds = lambda player: [type(m).__name__ for m in player.modules() if not [*m.children()]]
+    layers = ["Linear", "ReLU"] * 2 + ["Linear"]
+    assert kinds(gan.G) == layers
+    assert kinds(gan.D) == [*layers, "Flatten"]
+
+
+def test_a_game_is_scored_on_its_own_mixture(monkeypatch):
+    played, scored = [], []
+    noted = lambda *arguments, **settings: played.append((arguments, settings)) or "a GAN"
+    monkeypatch.setattr(mode_collapse, "play", noted)
+    found = mode_collapse.ModeCoverage(7, 0.123456)
+    monkeypatch.setattr(mode_collapse, "score", lambda *a, **k: scored.append((a, k)) or found)
+    modes = {"ring of 8": 8, "grid of 25": 25}
+    assert modes.keys() == mode_collapse.MIXTURES.keys()
+    for mixture, count in modes.items():
+        values = mode_collapse.train_one("minimax loss", mixture, 4, device="meta", epochs=2)
+        assert values == {"modes": 7, "high_quality": 0.1235}
+        ((method, target, seed), settings), ((gan, judged), others) = played[-1], scored[-1]
+        assert (method, seed, settings) == ("minimax loss", 4, {"device": "meta", "epochs": 2})
+        assert (gan, others) == ("a GAN", {}), "all are scored with the same noise"
+        assert judged is target
+        assert len(mode_collapse.centres(target)[0]) == count
+
+
+def test_the_table_of_games():
+    def row(method, mixture, seed, modes, quality):
+        settings = {"method": method, "mixture": mixture, "seed": seed}
+        return {"settings": settings, "values": {"modes": modes, "high_quality": quality}}
+
+    rows = [
+        row("minimax loss", "ring of 8", 0, 5, 0.5),
+        row("minimax loss", "grid of 25", 0, 20, 0.75),
+        row("non-saturating loss", "ring of 8", 0, 6, 0.25),
+        row("non-saturating loss", "ring of 8", 1, 8, 0.75),
+    ]
+    lines = mode_collapse.table(rows).splitlines()
+    assert lines[:4] == [
+        "| method | ring of 8 | high quality | grid of 25 | high quality |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| minimax loss | 5.0 | 0.50 | 20.0 | 0.75 |",
+        "| non-saturating loss | 7.0 ± 1.4 | 0.50 ± 0.35 | – | – |",
+    ]
+    assert len(lines) == 2 + len(mode_collapse.METHODS)
+
+
+def test_the_command_plays_all_methods_by_default(file, monkeypatch, capsys):
+    asked = []
+
+    def train_one(method, mixture, seed, *, device):
+        asked.append((seed, method, mixture, device))
+        return {"modes": 7, "high_quality": 0.5}
+
+    monkeypatch.setattr(mode_collapse, "train_one", train_one)
+    monkeypatch.setattr(results, "provenance", lambda command, device: {"device": device})
+    mode_collapse.main(["--device", "meta"])
+    every = product(range(5), mode_collapse.METHODS, mode_collapse.MIXTURES, ["meta"])
+    assert asked == [*every]
+    for row in results.rows(mode_collapse.EXPERIMENT):
+        recipe = mode_collapse.recipe(row["settings"]["method"])
+        assert row["provenance"] == {"device": "meta", "recipe": recipe}
+    assert "7.0 ± 0.0" in capsys.readouterr().out
+    monkeypatch.setitem(mode_collapse.SHARED, "epochs", 33)
+    mode_collapse.main(["--device", "meta", "--seeds", "1"])  # of another recipe: played again
+    assert len(asked) == (5 + 1) * len(mode_collapse.METHODS) * len(mode_collapse.MIXTURES)
+    printed = capsys.readouterr().out
+    assert "minimax loss, ring of 8, seed 0: {'modes': 7" in printed
+    assert "±" not in printed, "the table is of today's recipe alone"
+
+
 def test_a_perfect_painter_scores_as_theory_says():
-    grid = data.grid_of_gaussians()
+    grid, asked = data.grid_of_gaussians(), []
 
     class Perfect:
         def sample(self, count):
-            return grid.sample((count,))
+            asked.append(count)
+            return SimpleNamespace(cpu=lambda: grid.sample((count,)))  # drawn on another device
 
     found = mode_collapse.score(Perfect(), grid)
+    assert asked == [2500]
+    torch.manual_seed(5)
+    assert mode_collapse.score(Perfect(), grid) == found, "by a seed of its own"
     assert found.modes == 25
     assert found.high_quality == pytest.approx(1 - math.exp(-4.5), abs=0.01)
     centres, spread = mode_collapse.centres(data.ring_of_gaussians())
@@ -487,6 +591,9 @@ def test_no_two_presets_have_the_same_recipe():
 def test_functions_in_words():
     nested = partial(partial(one_layer, 784), bound=partial(max, key=abs))
     assert common.in_words(nested) == "one_layer(784, bound=max(key=abs))"
+    outer = partial(max, 1)
+    outer.note = ""  # with an attribute of its own, it is not merged into the next
+    assert common.in_words(partial(outer, key=abs)) == "max(1)(key=abs)"
     assert common.in_words(FVSBN) == "FVSBN"
     assert common.in_words("cosine") == "cosine"
     assert common.in_words(0.5) == 0.5

@@ -1,6 +1,7 @@
 """The two players' training: each step is one player's own, and nothing leaks."""
 
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from companion import data
@@ -22,7 +24,7 @@ from companion.gan import (
     wasserstein,
 )
 from companion.nn import mlp
-from companion.training import load_model
+from companion.training import CheckpointError, Run, load_model
 
 torch.manual_seed(0)
 RING = data.ring_of_gaussians().sample((400,))
@@ -90,6 +92,128 @@ def test_no_gradient_of_one_players_step_reaches_the_other():
     fit_gan(gan, data.Batches(RING, 100), epochs=1, loss=Watching(), device="cpu")
     assert checked == [True] * 8
     assert all(p.requires_grad for p in gan.D.parameters())  # afterwards as before
+
+
+def smooth_and_unsure(D, real, fake):
+    """A penalty that depends on both kinds of examples, and differs between them."""
+    return 20 * r1(D, real) + 5 * D(fake).square().mean()
+
+
+OWN = {
+    "learning_rate": (3e-3, 1e-2),
+    "betas": (0.2, 0.7),
+    "discriminator_steps": 3,
+    "schedule": "cosine",
+    "penalty": smooth_and_unsure,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, OWN], ids=["what is customary", "all of one's own"])
+def test_the_game_is_that_of_a_loop_written_by_hand(settings):
+    gan, batches, steps = small(), data.Batches(RING, 100, seed=4), 8
+    gan.D[1].weight.data *= 30  # steep, so that a gradient that is cut would show
+    twin, noise = copy.deepcopy(gan), torch.randn(2 * steps, 100, 2)
+    draws = iter(noise)
+    gan.noise = lambda count: next(draws)[:count]
+    rows = fit_gan(gan, batches, epochs=2, seed=4, device="cpu", **settings)
+
+    draws, G, D = iter(noise), twin.G, twin.D
+    rates = settings.get("learning_rate", (2e-4, 2e-4))
+    betas, penalty = settings.get("betas", (0.5, 0.999)), settings.get("penalty")
+    step_G, step_D = (
+        torch.optim.Adam(player.parameters(), rate, betas)
+        for player, rate in zip((G, D), rates, strict=True)
+    )
+    logged = {"L_D": [[], []], "L_G": [[], []]}
+    for step in range(steps):
+        if "schedule" in settings:
+            for optimizer, rate in ((step_G, rates[0]), (step_D, rates[1])):
+                cosine = (1 + math.cos(math.pi * step / steps)) / 2
+                optimizer.param_groups[0]["lr"] = rate * cosine
+        real, fake = batches.batch(step), G(next(draws)).detach()
+        L_D = F.softplus(-D(real)).mean() + F.softplus(D(fake)).mean()
+        logged["L_D"][step // 4].append(L_D.item())
+        step_D.zero_grad()
+        (L_D if penalty is None else L_D + penalty(D, real, fake)).backward()
+        step_D.step()
+        if (step + 1) % settings.get("discriminator_steps", 1) == 0:
+            L_G = F.softplus(-D(G(next(draws)))).mean()
+            logged["L_G"][step // 4].append(L_G.item())
+            step_G.zero_grad()
+            L_G.backward()
+            step_G.step()
+    for a, b in zip(gan.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    for name, epochs in logged.items():
+        means = [sum(values) / len(values) for values in epochs]
+        assert rows[name] == pytest.approx(means, rel=1e-5)
+
+
+def test_afterwards_the_players_are_in_evaluation_mode():
+    gan, during = small(), []
+    watch = lambda gan, step: during.extend(m.training for m in (gan.G, gan.D))
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, watch=watch, device="cpu")
+    assert all(during)
+    assert not any(module.training for module in gan.modules())
+
+
+def test_all_calls_of_the_players_are_in_the_runs_precision():
+    gan, seen = small(), []
+    for player in (gan.G, gan.D):
+        player.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    settings = {"penalty": smooth_and_unsure, "device": "cpu", "precision": "bf16"}
+    fit_gan(gan, data.Batches(RING, 100), epochs=1, **settings)
+    assert seen == [True] * 4 * 7  # of a step: G twice, D at real, fake, twice in the penalty, fake
+
+
+def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def kill(gan, step):
+        if step == 6:
+            raise Killed
+
+    def play(path=None, watch=None, discriminator_steps=3):
+        gan, batches = small(), data.Batches(RING, 100)
+        rules = {"epochs": 2, "discriminator_steps": discriminator_steps}
+        rows = fit_gan(gan, batches, **rules, path=path, watch=watch, device="cpu")
+        return weights(gan), rows
+
+    whole, rows = play()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_wish", lambda run: 1)  # saved after every step
+        with pytest.raises(Killed):
+            play(tmp_path / "game", watch=kill)
+    resumed, kept = play(tmp_path / "game")
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    assert kept == rows
+    with pytest.raises(CheckpointError, match="discriminator_steps"):
+        play(tmp_path / "game", discriminator_steps=2)
+
+
+def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
+    told = {}
+
+    class Stop(Exception):
+        pass
+
+    def run(steps, **settings):
+        told.update(settings, steps=steps)
+        raise Stop
+
+    monkeypatch.setattr("companion.gan.training.Run", run)
+    asked = {
+        "schedule": "cosine",
+        "seed": 7,
+        "path": tmp_path / "game",
+        "device": "meta",
+        "precision": "bf16",
+        "progress": True,
+    }
+    with pytest.raises(Stop):
+        fit_gan(small(), data.Batches(RING, 100), epochs=3, discriminator_steps=2, **asked)
+    assert told == asked | {"steps": 12, "settings": {"discriminator_steps": 2}}
 
 
 def test_the_discriminator_may_take_several_steps():
@@ -171,11 +295,22 @@ def test_learning_rates_for_each_player():
 
 def test_it_draws_in_one_pass_and_has_no_density():
     gan, calls = small(), []
-    gan.G.register_forward_hook(lambda *_: calls.append(1))
+    gan.G.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     assert gan.sample(5).shape == (5, 2)
-    assert calls == [1]
+    assert calls == [5]
     assert not gan.sample(5).requires_grad
     assert not hasattr(gan, "log_prob")
+
+
+def test_the_noise_is_standard_normal_as_the_generators_numbers_are():
+    torch.manual_seed(0)
+    z = small().double().noise(20_000)
+    assert z.shape == (20_000, 2)
+    assert z.dtype == torch.float64
+    torch.testing.assert_close(z.mean(0), torch.zeros(2).double(), rtol=0, atol=0.03)
+    torch.testing.assert_close(z.T.cov(), torch.eye(2).double(), rtol=0, atol=0.05)
+    assert (z.abs() < 1).double().mean() == pytest.approx(math.erf(math.sqrt(0.5)), abs=0.01)
+    assert small().to("meta").noise(3).is_meta
 
 
 def test_the_discriminator_learns_what_is_real_and_the_generator_follows():
@@ -202,6 +337,36 @@ def test_the_dcgan_draws_and_judges_pictures():
     G, D = (sum(p.numel() for p in player.parameters()) for player in (dcgan().G, dcgan().D))
     assert G == (64 + 1) * 3136 + 2 * 64 + (64 * 16 + 1) * 32 + 2 * 32 + 32 * 16 + 1
     assert D == (16 + 1) * 32 + (32 * 16 + 1) * 64 + 3136 + 1
+
+
+def test_the_dcgan_is_what_it_says():
+    """The same functions of the same weights, with the normalisation written out."""
+    torch.manual_seed(0)
+    gan = dcgan(side=8, channels=16, latent=5)
+    with torch.no_grad():
+        for p in gan.parameters():
+            p += 0.1 * torch.randn_like(p)
+    z, x = torch.randn(6, 5), torch.rand(6, 1, 8, 8)
+
+    def normalised(x, weight, bias):
+        groups = x.unflatten(1, (-1, 8))
+        mean = groups.mean((2, 3, 4), keepdim=True)
+        deviation = (groups.var((2, 3, 4), correction=0, keepdim=True) + 1e-5).sqrt()
+        whitened = ((groups - mean) / deviation).flatten(1, 2)
+        return whitened * weight[:, None, None] + bias[:, None, None]
+
+    linear, norm, up, last_norm, last = zip(*[iter(weights(gan.G))] * 2, strict=True)
+    halves = {"stride": 2, "padding": 1}
+    h = normalised(F.linear(z, *linear).view(6, 32, 2, 2), *norm).relu()
+    h = normalised(F.conv_transpose2d(h, *up, **halves), *last_norm).relu()
+    drawn = F.conv_transpose2d(h, *last, **halves).sigmoid()
+    torch.testing.assert_close(gan.G(z).detach(), drawn, rtol=0, atol=1e-5)
+
+    first, down, linear = zip(*[iter(weights(gan.D))] * 2, strict=True)
+    h = F.leaky_relu(F.conv2d(x, *first, **halves), 0.2)
+    h = F.leaky_relu(F.conv2d(h, *down, **halves), 0.2)
+    logits = F.linear(h.flatten(1), *linear)[:, 0]
+    torch.testing.assert_close(gan.D(x).detach(), logits, rtol=0, atol=1e-5)
 
 
 def test_either_player_of_the_dcgan_treats_each_picture_by_itself():

@@ -9,6 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from companion import data
 from companion.sample_scores import (
+    Nearest,
     best_bandwidth,
     frechet_distance,
     kmeans,
@@ -464,6 +465,62 @@ def test_no_score_keeps_the_graph_of_its_samples(score):
     result = score(samples, LINE + 0.5)
     for part in result if isinstance(result, tuple) else (result,):
         assert not getattr(part, "requires_grad", False)
+
+
+CHUNKED = [
+    nearest_neighbours,
+    lambda a, b, **chunk: mode_coverage(a, b, 1.0, **chunk),
+    lambda a, b, **chunk: parzen_log_likelihood(a, b, 1.0, **chunk),
+    lambda a, b, **chunk: best_bandwidth(a, b, [1.0], **chunk),
+    precision_recall,
+    lambda a, b, **chunk: kmeans(a, 2, 0, **chunk),
+]
+
+
+@pytest.mark.parametrize("score", [*CHUNKED, frechet_distance])
+def test_distances_are_taken_in_parts_and_without_a_gradient(rng, score, monkeypatch):
+    """Else memory would grow with the product of both sets, or with a graph of all distances."""
+    blocks, gradients = [], []
+    cdist, qr = torch.cdist, torch.linalg.qr
+
+    def noted_cdist(x, y, **settings):
+        blocks.append((len(x), len(y)))
+        gradients.append(torch.is_grad_enabled())
+        return cdist(x, y, **settings)
+
+    def noted_qr(x, **settings):
+        gradients.append(torch.is_grad_enabled())
+        return qr(x, **settings)
+
+    monkeypatch.setattr(torch, "cdist", noted_cdist)
+    monkeypatch.setattr(torch.linalg, "qr", noted_qr)
+    a, b = normal(rng, 2, 600, 2).requires_grad_()
+    score(a, b)
+    assert gradients
+    assert not any(gradients)
+    if score is not frechet_distance:
+        rows = lambda: {x for x, y in blocks if y > 1}  # one column: the start of k-means
+        assert rows() == {256, 600 - 2 * 256}
+        blocks.clear()
+        score(a, b, chunk=200)
+        assert rows() == {200}
+
+
+def test_what_is_customary_is_the_default(rng, monkeypatch):
+    real, fake = normal(rng, 40, 2), normal(rng, 40, 2) + 1
+    scores = [precision_recall(real, fake, k) for k in (2, 3, 4)]
+    assert len(set(scores)) == 3
+    assert precision_recall(real, fake) == scores[1]
+    assert mode_coverage(torch.tensor([[3.0], [3.001]]), torch.zeros(1, 1), 1.0) == (1, 0.5)
+    turns = []
+
+    def restless(x, centres, **_):  # examples that change their centre every time
+        turns.append(1)
+        return Nearest(torch.zeros(len(x)), torch.arange(len(x)).add(len(turns)) % 2)
+
+    monkeypatch.setattr("companion.sample_scores.nearest_neighbours", restless)
+    kmeans(LINE, 2, 0)
+    assert len(turns) == 100
 
 
 def test_parameters_that_mean_nothing_are_refused():

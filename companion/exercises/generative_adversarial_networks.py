@@ -474,11 +474,11 @@ def check_cheats(names):
             "frechet": "what of the features does this distance look at?",
             "recall": "is any real picture out of reach of a cloud that is everywhere?",
         },
-        "mostly ones": {
-            "nearest neighbours": "is a new picture of a one nearer to its neighbour than it "
-            "should be?",
+        "favourite": {
+            "nearest neighbours": "is a new picture of this kind nearer to its neighbour than "
+            "one of another kind?",
             "precision": "is any of these perfect pictures far from the real ones?",
-            "recall": "every digit comes now and then: do the balls ask how often?",
+            "recall": "every kind comes now and then: do the balls ask how often?",
         },
     }
     _assert_named(names, questions, scores)

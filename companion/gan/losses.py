@@ -159,7 +159,7 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) 
             f"a fake example for each real one, not {tuple(fake.shape)} for {tuple(real.shape)}"
         )
     u = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
-    slopes = _gradients(D, (1 - u) * real + u * fake).norm(dim=1)
+    slopes = input_gradients(D, (1 - u) * real + u * fake).norm(dim=1)
     return (slopes - 1).square().mean()
 
 
@@ -174,10 +174,10 @@ def r1(D: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     Returns: shape ``()``, to be added to L_D with a factor, which is 10 in the source.
     Source:  Mescheder, Geiger & Nowozin (2018).
     """
-    return _gradients(D, real).square().sum(1).mean() / 2
+    return input_gradients(D, real).square().sum(1).mean() / 2
 
 
-def _gradients(D: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def input_gradients(D: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient of each example's logit by the example itself, ``(B, *event) -> (B, n)``."""
     x = x.detach().requires_grad_()
     # Of the sum, since no logit depends on another's example. The graph is kept for the weights.

@@ -565,39 +565,39 @@ def gan_cross_entropy(rng):
     "best-answer",
     r"""
     \begin{aligned}
-    \frac{d}{dt} \bigl( a \ln t + b \ln (1 - t) \bigr)
-      &= \frac{a}{t} - \frac{b}{1 - t} \\
-    \frac{d^2}{dt^2} \bigl( a \ln t + b \ln (1 - t) \bigr)
-      &= -\frac{a}{t^2} - \frac{b}{(1 - t)^2} < 0
+    \frac{d}{dt} \bigl( p \ln t + q \ln (1 - t) \bigr)
+      &= \frac{p}{t} - \frac{q}{1 - t} \\
+    \frac{d^2}{dt^2} \bigl( p \ln t + q \ln (1 - t) \bigr)
+      &= -\frac{p}{t^2} - \frac{q}{(1 - t)^2} < 0
     \end{aligned}
     """,
 )
 def best_answer(rng):
-    a, b = 0.1 + torch.rand(2, 5, generator=rng)
+    p, q = 0.1 + torch.rand(2, 5, generator=rng)
     t = (0.05 + 0.9 * torch.rand(5, generator=rng)).requires_grad_()
-    value = -a * cross_entropy_real(t.logit()) - b * cross_entropy_fake(t.logit())
+    value = -p * cross_entropy_real(t.logit()) - q * cross_entropy_fake(t.logit())
     (first,) = torch.autograd.grad(value.sum(), t, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), t)
     t = t.detach()
     yield side(first, wrong={"of the loss": -first})
     yield side(
-        a / t - b / (1 - t),
+        p / t - q / (1 - t),
         wrong={
-            "inner derivative forgotten": a / t + b / (1 - t),
-            "sign": b / (1 - t) - a / t,
-            "a and b exchanged": b / t - a / (1 - t),
-            "t and 1 - t exchanged": a / (1 - t) - b / t,
-            "derivative by the logit": a * (1 - t) - b * t,
+            "inner derivative forgotten": p / t + q / (1 - t),
+            "sign": q / (1 - t) - p / t,
+            "p and q exchanged": q / t - p / (1 - t),
+            "t and 1 - t exchanged": p / (1 - t) - q / t,
+            "derivative by the logit": p * (1 - t) - q * t,
         },
     )
     yield side(second, wrong={"of the loss": -second, "the first": first})
     yield side(
-        -a / t**2 - b / (1 - t) ** 2,
+        -p / t**2 - q / (1 - t) ** 2,
         wrong={
-            "sign of the second": -a / t**2 + b / (1 - t) ** 2,
-            "sign of the first": a / t**2 - b / (1 - t) ** 2,
-            "both signs": a / t**2 + b / (1 - t) ** 2,
-            "not squared": -a / t - b / (1 - t),
+            "sign of the second": -p / t**2 + q / (1 - t) ** 2,
+            "sign of the first": p / t**2 - q / (1 - t) ** 2,
+            "both signs": p / t**2 + q / (1 - t) ** 2,
+            "not squared": -p / t - q / (1 - t),
         },
     )
     yield side(0)
@@ -605,34 +605,34 @@ def best_answer(rng):
 
 @equation(
     "best-answer-zero",
-    r"\frac{a}{t} = \frac{b}{1 - t} \iff t = \frac{a}{a + b}",
+    r"\frac{p}{t} = \frac{q}{1 - t} \iff t = \frac{p}{p + q}",
 )
 def best_answer_zero(rng):
-    a, b = 0.2 + torch.rand(2, 5, generator=rng)
+    p, q = 0.2 + torch.rand(2, 5, generator=rng)
 
     def paid(logit):
-        return (a * saturating.real(logit) + b * saturating.fake(logit)).sum()
+        return (p * saturating.real(logit) + q * saturating.fake(logit)).sum()
 
     (logit,) = lowest(paid, torch.zeros(5))
     t = logit.sigmoid()
-    yield side(a / t, error=1e-6, wrong={"turned round": t / a, "t for 1 - t": a / (1 - t)})
+    yield side(p / t, error=1e-6, wrong={"turned round": t / p, "t for 1 - t": p / (1 - t)})
     yield side(
-        b / (1 - t),
+        q / (1 - t),
         wrong={
-            "a for b": a / (1 - t),
-            "t for 1 - t": b / t,
-            "sign": -b / (1 - t),
-            "squared": b / (1 - t) ** 2,
+            "p for q": p / (1 - t),
+            "t for 1 - t": q / t,
+            "sign": -q / (1 - t),
+            "squared": q / (1 - t) ** 2,
         },
     )
     yield side(t, error=1e-7, wrong={"logit for probability": logit, "1 - t": 1 - t})
     yield side(
-        a / (a + b),
+        p / (p + q),
         wrong={
-            "the other's share": b / (a + b),
-            "ratio": a / b,
-            "difference below": a / (a - b),
-            "sum elsewhere": a / a + b,
+            "the other's share": q / (p + q),
+            "ratio": p / q,
+            "difference below": p / (p - q),
+            "sum elsewhere": p / p + q,
             "a half": torch.full((5,), 0.5),
         },
     )
@@ -640,7 +640,7 @@ def best_answer_zero(rng):
 
 def searched(p_data, p_G):
     """The logits with the highest value, found by going uphill from zero."""
-    (logits,) = lowest(lambda a: -game_value(a, p_data, p_G).sum(), torch.zeros_like(p_data))
+    (logits,) = lowest(lambda p: -game_value(p, p_data, p_G).sum(), torch.zeros_like(p_data))
     return logits
 
 
@@ -1068,6 +1068,35 @@ def f_tv(u):
 def f_gan(u):
     """Of the game's value at the best discriminator, 2 JSD - ln 4."""
     return u * u.log() - (u + 1) * (u + 1).log()
+
+
+@equation(
+    "softened-reverse-kl",
+    r"""
+    D_{\mathrm{KL}}(p_G \,\|\, p_\text{data}) - 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G)
+      = 2\, D_{\mathrm{KL}}(m \,\|\, p_\text{data})
+    """,
+)
+def softened_reverse_kl(rng):
+    p_data, p_G = torch.rand(2, 4, 6, generator=rng).softmax(-1)
+    m = (p_data + p_G) / 2
+    yield side(
+        kl(p_G, p_data) - 2 * jensen_shannon(p_data, p_G),
+        wrong={
+            "2 forgotten": kl(p_G, p_data) - jensen_shannon(p_data, p_G),
+            "sign": kl(p_G, p_data) + 2 * jensen_shannon(p_data, p_G),
+            "direction": kl(p_data, p_G) - 2 * jensen_shannon(p_data, p_G),
+        },
+    )
+    yield side(
+        2 * (m * (m / p_data).log()).sum(-1),
+        wrong={
+            "2 forgotten": (m * (m / p_data).log()).sum(-1),
+            "direction": 2 * (p_data * (p_data / m).log()).sum(-1),
+            "the drawings for the mixture": 2 * (p_G * (p_G / p_data).log()).sum(-1),
+            "the drawings for the data": 2 * (m * (m / p_G).log()).sum(-1),
+        },
+    )
 
 
 @equation(
