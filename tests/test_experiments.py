@@ -302,10 +302,11 @@ def test_the_table_of_games():
         row("non-saturating loss", "ring of 8", 1, 8, 0.75),
     ]
     lines = mode_collapse.table(rows).splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "| method | ring of 8 | high quality | grid of 25 | high quality |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| minimax loss | 5.0 | 0.50 | 20.0 | 0.75 |",
+        "| minimax, a third of the rate | – | – | – | – |",
         "| non-saturating loss | 7.0 ± 1.4 | 0.50 ± 0.35 | – | – |",
     ]
     assert len(lines) == 2 + len(mode_collapse.METHODS)

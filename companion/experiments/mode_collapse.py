@@ -126,7 +126,7 @@ def train_one(
         seed, settings:  as of `play`.
         device:          as of `training.fit`.
 
-    Returns: ``modes`` and ``high_quality``, as of `companion.sample_scores.mode_coverage`.
+    Returns: ``modes`` and ``high_quality``, as of `score`.
     """
     target = MIXTURES[mixture]()
     found = score(play(method, target, seed, device=device, **settings), target)

@@ -1,7 +1,6 @@
 """Generative adversarial networks: small games, losses, the best answer, training.
 
-Chapter: book/generative-adversarial-networks.ipynb.
-Checks: tests/equations/generative_adversarial_networks.py.
+Their chapter and their checks in tests/equations carry the same name.
 """
 
 from companion.gan.architectures import dcgan
