@@ -45,6 +45,25 @@ class Spread(NamedTuple):
         return f"{mean} ± {self.deviation:.{digits}f}" if self.seeds > 1 else mean
 
 
+def over_seeds(
+    rows: Iterable[dict], names: tuple[str, str], keys: Iterable[tuple[str, str]], value: str
+) -> dict[tuple[str, str], Spread]:
+    """The spread of a value over the rows that share two settings, for each pair that has rows.
+
+    Args:
+        rows:  of `companion.results`.
+        names: of the two settings.
+        keys:  the pairs of settings, in the order of the answer.
+        value: its name.
+    """
+    found = {}
+    for key in keys:
+        same = [row for row in rows if tuple(row["settings"][name] for name in names) == key]
+        if same:
+            found[key] = Spread.of(row["values"][value] for row in same)
+    return found
+
+
 def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
     """A table in Markdown: the first column to the left, the others to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import MixtureSameFamily
 
 from companion import data, results
-from companion.experiments.common import Spread, in_words, markdown
+from companion.experiments.common import Spread, in_words, markdown, over_seeds
 from companion.gan import (
     GAN,
     Packed,
@@ -149,16 +149,7 @@ def summary(rows: list[dict], value: str) -> dict[tuple[str, str], Spread]:
     Args:    rows: of `current_rows`; value: "modes" or "high_quality".
     Returns: a spread for each (method, mixture), in the order of ``METHODS`` and ``MIXTURES``.
     """
-    found = {}
-    for key in product(METHODS, MIXTURES):
-        scores = [
-            row["values"][value]
-            for row in rows
-            if (row["settings"]["method"], row["settings"]["mixture"]) == key
-        ]
-        if scores:
-            found[key] = Spread.of(scores)
-    return found
+    return over_seeds(rows, ("method", "mixture"), product(METHODS, MIXTURES), value)
 
 
 def table(rows: list[dict]) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from companion import data, evaluation, results, training
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, orders
-from companion.experiments.common import Spread, markdown
+from companion.experiments.common import Spread, markdown, over_seeds
 from companion.nn import free_parameters
 
 EXPERIMENT = "pixel-orders"
@@ -133,16 +133,7 @@ def summary(rows: list[dict]) -> dict[tuple[str, str], Spread]:
     Args:    rows: of `current_rows`.
     Returns: a spread for each (model, order), in the order of ``RECIPES`` and ``ORDERS``.
     """
-    found = {}
-    for key in product(RECIPES, ORDERS):
-        scores = [
-            row["values"]["nll"]
-            for row in rows
-            if (row["settings"]["model"], row["settings"]["order"]) == key
-        ]
-        if scores:
-            found[key] = Spread.of(scores)
-    return found
+    return over_seeds(rows, ("model", "order"), product(RECIPES, ORDERS), "nll")
 
 
 def table(rows: list[dict]) -> str:
