@@ -10,6 +10,7 @@ from companion.data.files import DataError, Dataset, Split, fashion_mnist, load,
 from companion.data.toy import (
     bars_and_stripes,
     grid_of_gaussians,
+    letter,
     ring_of_gaussians,
     swiss_roll,
     two_moons,
@@ -31,6 +32,7 @@ __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "grid_of_gaussians",
     "swiss_roll",
     "two_moons",
+    "letter",
 ]
 
 SEEDS = {"train": 0, "validation": 1, "test": 2}

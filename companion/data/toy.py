@@ -93,3 +93,49 @@ def two_moons(
     side = torch.rand(sample_shape, generator=generator)[..., None] < 0.5
     points = torch.where(side, upper, lower)
     return points + noise * torch.randn(points.shape, generator=generator)
+
+
+def letter(
+    sample_shape: tuple[int, ...] = (),
+    character: str = "A",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Sample the uniform distribution on the shape of a letter, holes left out.
+
+    Points are thrown on the rectangle round the letter until enough have hit it.
+
+    Args:    character: one that matplotlib's own sans-serif font has.
+    Returns: shape (*sample_shape, 2); the letter is 4 high and centred at the origin.
+    Raises:  ValueError if it is not one character that leaves ink.
+    """
+    outlines, low, high = _outlines(character)
+    wanted, kept = math.prod(sample_shape), []
+    while sum(map(len, kept)) < wanted:
+        points = low + (high - low) * torch.rand(2 * wanted, 2, generator=generator)
+        kept.append(points[_inside(points, outlines)])
+    return torch.cat([points.new_zeros(0, 2), *kept])[:wanted].reshape(*sample_shape, 2)
+
+
+def _outlines(character: str) -> tuple[list, Tensor, Tensor]:
+    """The closed curves that bound a letter, 4 high round the origin, and its least and greatest.
+
+    Matplotlib is imported only where a letter is asked for: a model on a server needs none.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.path import Path
+    from matplotlib.textpath import TextPath
+
+    if len(character) != 1 or not character.strip():
+        raise ValueError(f"one character that leaves ink is needed, not {character!r}")
+    path = TextPath((0, 0), character, prop=FontProperties(family="DejaVu Sans"))
+    box = path.get_extents()
+    middle, scale = (box.p0 + box.p1) / 2, 4 / box.height
+    outlines = [Path(scale * (curve - middle)) for curve in path.to_polygons()]
+    high = torch.tensor(scale * (box.p1 - middle), dtype=torch.get_default_dtype())
+    return outlines, -high, high
+
+
+def _inside(points: Tensor, outlines: list) -> Tensor:
+    """Which points are within an odd number of the curves: a hole is within two. Bool, ``(N,)``."""
+    counts = sum(outline.contains_points(points.numpy()).astype(int) for outline in outlines)
+    return torch.from_numpy(counts % 2 == 1)

@@ -1,0 +1,91 @@
+"""Autoencoders whose codes are fitted to a prior as a whole: by a critic, or by a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from companion.aae.mmd import mmd2
+
+
+class AAE(nn.Module):
+    """An autoencoder, and a critic who tells draws of the prior from codes.
+
+    For the critic a draw of the prior is *real* and a code is *fake*: the encoder is the generator
+    of the game. There is no density and no bound.
+
+    Args:
+        encoder: x -> z, a draw, ``(B, D) -> (B, H)``: any network, or of `companion.aae.encoders`.
+        decoder: z -> p(x|z), as of `companion.vae`.
+        critic:  z -> logit of the probability that z is drawn from the prior, ``(B, H) -> (B,)``.
+        prior:   a count -> so many draws, ``(count, H)``. Nothing else is asked of it.
+
+    Source: Makhzani, Shlens, Jaitly, Goodfellow & Frey (2015).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        critic: nn.Module,
+        prior: Callable[..., Tensor],
+    ):
+        super().__init__()
+        self.encoder, self.decoder, self.critic, self.prior = encoder, decoder, critic, prior
+
+    @torch.no_grad()
+    def sample(self, count: int, *labels: Tensor) -> Tensor:
+        """Draw codes from the prior, and an example for each, ``(count, D)``."""
+        like = next(self.decoder.parameters())
+        return self.decoder(self.prior(count, *labels).to(like)).sample()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
+        return self.decoder(self.encoder(x)).mean
+
+
+class WAE(nn.Module):
+    r"""An autoencoder whose codes a kernel compares with draws of the prior, Eq. (wae-objective).
+
+    .. math:: \mathbb{E}\bigl[ \ln p(x \mid z) \bigr]
+        - \lambda\, \mathrm{MMD}^2\bigl(q(z), p(z)\bigr)
+
+    Args:
+        encoder, decoder, prior: as of `AAE`.
+        kernel: of `companion.aae.mmd`.
+        weight: lambda, nats.
+
+    Source: Tolstikhin, Bousquet, Gelly & Schoelkopf (2018).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Callable[[int], Tensor],
+        kernel: Callable[[Tensor], Tensor],
+        weight: float,
+    ):
+        super().__init__()
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.kernel, self.weight = kernel, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The objective to maximise, ``(B, D) -> (B,)``; the discrepancy is that of the batch."""
+        z = self.encoder(x)
+        misfit = mmd2(z, self.prior(len(z)).to(z), self.kernel)
+        return self.decoder(z).log_prob(x) - self.weight * misfit
+
+    @torch.no_grad()
+    def sample(self, count: int) -> Tensor:
+        """Draw codes from the prior, and an example for each, ``(count, D)``."""
+        like = next(self.decoder.parameters())
+        return self.decoder(self.prior(count).to(like)).sample()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
+        return self.decoder(self.encoder(x)).mean

@@ -1,0 +1,96 @@
+"""Three players: encoder and decoder describe x, and a critic judges the codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from companion.aae.model import AAE
+from companion.gan import GameLoss, non_saturating
+from companion.training import History, Run, adam
+
+if TYPE_CHECKING:
+    from companion.data import Batches
+
+
+def fit_aae(
+    aae: AAE,
+    train: Batches,
+    labels: Tensor | None = None,
+    *,
+    epochs: int,
+    loss: GameLoss = non_saturating,
+    weight: float = 1.0,
+    learning_rate: float | tuple[float, float] = 1e-3,
+    betas: tuple[float, float] = (0.5, 0.999),
+    schedule: str | Callable[[float], float] = "cosine",
+    watch: Callable[[AAE, int], None] | None = None,
+    seed: int = 0,
+    path: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "no",
+    progress: bool | None = None,
+) -> History:
+    r"""Train the three players in place; after each batch the critic's step, then the others'.
+
+    Encoder and decoder share a loss, Eq. (aae-losses): of each example minus ln p(x|z), and what
+    the encoder pays as the generator of the game, times a weight.
+
+    Args:
+        labels: what is known of each of the examples of ``train``, ``(N, C)``; prior and critic are
+            then called with those of the batch as well, ``prior(B, y)`` and ``critic(z, y)``.
+        loss:   of the game between critic and encoder, as of `companion.gan`.
+        weight: factor on the encoder's part in the game, nats.
+        learning_rate: of encoder and decoder, and of the critic, or one for all.
+        watch:  called with the players and the number of steps done, after each of them.
+        betas:  of the critic's Adam, and of the others'.
+        schedule, seed, path, device, precision, progress: as of `training.fit`.
+
+    Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``.
+    Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their sum.
+    """
+    rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate,) * 2
+    run = Run(
+        epochs * len(train),
+        schedule=schedule,
+        seed=seed,
+        path=path,
+        device=device,
+        precision=precision,
+        progress=progress,
+        settings={"weight": weight},
+    )
+    describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
+    E, P, D, step_EP, step_D = run.prepare(
+        encoder=aae.encoder,
+        decoder=aae.decoder,
+        critic=aae.critic,
+        step_EP=adam(describers, rates[0], betas),
+        step_D=adam(aae.critic.parameters(), rates[1], betas),
+    )
+    for x in run.batches(train):
+        y = () if labels is None else (of_batch(labels, train, run),)
+        z = E(x)
+        prior = aae.prior(len(x), *y).to(z)
+        L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))  # the prior is real, the code is fake
+        run.descend(step_D, L_D)
+        aae.critic.requires_grad_(False)  # it passes gradients on to the encoder and keeps none
+        L_G = loss.L_G(D(z, *y))
+        reconstruction = P(z).log_prob(x).mean()
+        run.descend(step_EP, weight * L_G - reconstruction)
+        aae.critic.requires_grad_(True)
+        run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
+        if watch is not None:
+            watch(aae, run.step + 1)
+    aae.eval()
+    return run.history
+
+
+def of_batch(labels: Tensor, train: Batches, run: Run) -> Tensor:
+    """The labels of the examples of the step under way, on its device."""
+    chosen = train.indices(run.step, run.rank, run.world)
+    return labels[chosen.to(labels.device)].to(run.device)
