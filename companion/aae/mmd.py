@@ -107,7 +107,7 @@ def mmd_test(
 
     Returns: with a p-value from 1 / (1 + permutations) to 1: where the distributions are one, it is
         at most t with a probability of at most t.
-    Raises:  ValueError as of `mmd2`.
+    Raises:  ValueError for fewer points, or points of different sizes.
     Source:  Gretton et al. (2012); counting the given division: Phipson & Smyth (2010).
     """
     _require(a, b)

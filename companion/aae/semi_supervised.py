@@ -112,8 +112,8 @@ def fit_semi_supervised(
         label_weight: factor on the cross-entropy of the labels, nats.
         critic_noise: standard deviation of normal noise on whatever the critic of kinds is shown,
                       without which it tells certain from almost certain, and teaches nothing.
-        weight, learning_rate, betas, loss, schedule, watch, seed, path, device, precision,
-            progress: as of `fit_aae`.
+        loss, weight, learning_rate, betas, schedule, watch: as of `fit_aae`.
+        seed, path, device, precision, progress: as of `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``, each of
         both critics together, and, with labels, their cross-entropy ``L_y``.

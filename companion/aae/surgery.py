@@ -41,7 +41,7 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
         = I_q(x; z) + D_\mathrm{KL}(q(z) \,\|\, p(z))
 
     Args:   p_data: ``(n,)``; q: q(z|x), a table for each example, ``(n, m)``; prior: ``(m,)``.
-    Raises: ValueError as of `companion.divergences`.
+    Raises: ValueError if one of them is no table, or if they do not fit each other.
     Source: Makhzani et al. (2015), Eq. 3, in other words; Hoffman & Johnson (2016).
     """
     marginal = aggregated_posterior(p_data, q)
