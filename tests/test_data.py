@@ -18,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
+from scipy import stats
 
 from companion import data
 from companion.data import Batches, DataError, files, threshold
@@ -807,3 +810,95 @@ def test_samplers(sampler):
     ]
     spread = (noise[1] - noise[0]).std().item()
     assert spread == pytest.approx(0.3, abs=5 * 0.3 / math.sqrt(2 * 40_000))
+
+
+def test_a_letter_that_is_a_rectangle(rng):
+    """A capital I of a sans-serif font: both coordinates uniform, and apart from each other."""
+    x = data.letter((20_000,), "I", generator=rng).double()
+    across, up = x.T
+    assert stats.kstest(up, "uniform", (-2, 4)).pvalue > 1e-4
+    width = 4 * 201 / 1493  # its outline in the font's file, in the font's units
+    assert across.abs().max() < width / 2 * 1.02  # the units are rounded at a font size
+    assert stats.kstest(across / across.abs().max(), "uniform", (-1, 2)).pvalue > 1e-4
+    assert 2 * across.abs().max().item() == pytest.approx(width, rel=0.02)
+    counts = np.histogram2d(across, up, bins=(4, 8))[0]
+    assert stats.chisquare(counts.ravel()).pvalue > 1e-4
+
+
+def inked(character, cells, size=1200):
+    """The shares of a letter's ink in the cells of the rectangle round it, from the font's file.
+
+    Drawn by Pillow, ``(cells, cells)``, the lowest row first; and the rectangle's width for a
+    height of 4.
+    """
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    page = Image.new("L", (2 * size, 2 * size))
+    ImageDraw.Draw(page).text((size // 2, size // 2), character, 255, font=font)
+    left, top, right, bottom = page.getbbox()
+    page = page.crop((left, top, right, bottom)).resize((60 * cells, 60 * cells))
+    ink = np.asarray(page, float)[::-1].reshape(cells, 60, cells, 60).sum((1, 3))
+    return ink / ink.sum(), 4 * (right - left) / (bottom - top)
+
+
+@pytest.mark.parametrize("character", ["A", "O", "R", "i", "%", "®"])
+def test_a_letter_is_uniform_on_its_ink(rng, character):
+    """Holes are empty, dots and strokes full, upright and not mirrored."""
+    count, cells = 20_000, 8
+    x = data.letter((count,), character, generator=rng)
+    shares, width = inked(character, cells)
+    assert x[:, 1].abs().max().item() == pytest.approx(2, abs=0.02)
+    assert 2 * x[:, 0].abs().max().item() == pytest.approx(width, rel=0.02)
+    box = [[-2, 2], [-width / 2, width / 2]]
+    found = np.histogram2d(x[:, 1], x[:, 0], bins=cells, range=box)[0] / count
+    error = np.sqrt(shares * (1 - shares) / count)
+    assert (np.abs(found - shares) < 5 * error + 1e-3).all()
+    assert np.abs(found - shares).sum() < 3 * error.sum() * math.sqrt(2 / math.pi)
+
+
+def test_the_hole_of_an_o_is_left_empty(rng):
+    x = data.letter((5000,), "O", generator=rng)
+    assert x.norm(dim=1).min() > 1
+    quarters = (x > 0).long() @ torch.tensor([1, 2])
+    counts = quarters.bincount(minlength=4)
+    assert ((counts - 1250).abs() < 5 * math.sqrt(5000 * 3 / 16)).all()
+
+
+def test_without_a_wish_the_letter_is_an_a_drawn_anew(rng):
+    x = data.letter((50,), generator=rng)
+    assert torch.equal(x, data.letter((50,), "A", generator=rng.manual_seed(0)))
+    assert not torch.equal(data.letter((50,)), data.letter((50,)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (5,), (3, 4), (2, 0, 3)])
+@pytest.mark.parametrize("character", ["A", "/"])
+def test_letters_of_any_number(shape, character):
+    """Of few points, and of a stroke that most throws miss, no fewer come."""
+    state = torch.get_rng_state()
+    draws = [
+        data.letter(shape, character, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert draws[0].shape == (*shape, 2)
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], draws[2]) == (draws[0].numel() == 0)
+    assert draws[0].dtype == torch.float32
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_letter_is_of_the_default_type():
+    assert data.letter((4,)).dtype == torch.float64
+
+
+def test_points_drawn_one_by_one_are_as_uniform(rng):
+    x = torch.stack([data.letter((), "O", generator=rng) for _ in range(150)])
+    many = data.letter((20_000,), "O", generator=rng)
+    for i in range(2):
+        assert stats.ks_2samp(x[:, i], many[:, i]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("character", ["", "AB", " ", "\n", "\u00a0", "\u200b"])
+def test_what_leaves_no_ink_is_refused(character):
+    with pytest.raises(ValueError, match="one character that leaves ink is needed, not") as refused:
+        data.letter((3,), character)
+    assert str(refused.value).endswith(repr(character))

@@ -12,6 +12,7 @@ from companion.sample_scores import (
     Nearest,
     best_bandwidth,
     frechet_distance,
+    holes,
     kmeans,
     mode_coverage,
     nearest_neighbours,
@@ -537,3 +538,38 @@ def test_parameters_that_mean_nothing_are_refused():
         best_bandwidth(LINE, LINE, [])
     with pytest.raises(ValueError, match="divide images by 255"):
         parzen_log_likelihood(LINE.byte(), LINE.byte(), 1.0)
+
+
+# --- holes --------------------------------------------------------------------------------------
+
+
+def test_draws_of_the_codes_own_distribution_are_as_lonely_as_the_codes():
+    torch.manual_seed(0)
+    codes, draws = torch.randn(4000, 2), torch.randn(4000, 2)
+    assert holes(codes, draws) == pytest.approx(0.05, abs=0.015)
+    assert holes(codes, draws, lonely=0.2) == pytest.approx(0.2, abs=0.03)
+
+
+def test_half_of_the_draws_are_in_the_half_that_has_no_codes():
+    torch.manual_seed(0)
+    codes, draws = torch.rand(4000, 1), 2 * torch.rand(4000, 1)
+    assert holes(codes, draws) == pytest.approx(0.525, abs=0.03)
+
+
+def test_holes_by_hand():
+    # Set apart: 0, 2, 5 and 9. The others: 1, 3, 7 and 10. Distances: 1, 1, 2 and 1.
+    codes = torch.tensor([0.0, 1, 2, 3, 5, 7, 9, 10])[:, None]
+    draws = torch.tensor([1.5, 5.0, 8.6, 13.0])[:, None]  # 0.5, 2, 1.4 and 3 from the others
+    assert holes(codes, draws, lonely=0.5) == 0.75  # the usual distance is 1
+    assert holes(codes, draws, lonely=0.001) == 0.5  # and here nearly 2: 5.0 is just beyond
+
+
+@pytest.mark.parametrize("lonely", [0.0, 1.0, -0.1])
+def test_the_lonely_share_is_a_share(lonely):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holes(torch.rand(8, 1), torch.rand(8, 1), lonely)
+
+
+def test_holes_need_codes():
+    with pytest.raises(ValueError, match="four codes"):
+        holes(torch.rand(3, 1), torch.rand(8, 1))

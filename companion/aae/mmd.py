@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from companion.nn import at_least_float32
+
 # --- kernels -------------------------------------------------------------------------------------
 
 
@@ -52,7 +54,7 @@ def mmd2(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
         + \frac{1}{M (M - 1)} \sum_{m \ne m'} k(b_m, b_{m'})
         - \frac{2}{N M} \sum_{n, m} k(a_n, b_m)
 
-    Being unbiased, it is as often below 0 as above where the two distributions are one.
+    Where the two distributions are one it is 0 on average, and so it may be below 0.
 
     Args:    a, b: points, ``(N, H)`` and ``(M, H)``, at least two of either; differentiable.
     Returns: shape ``()``.
@@ -66,7 +68,9 @@ def mmd2(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances, ``(N, H), (M, H) -> (N, M)``; rounding never makes them negative."""
-    squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    a, b = at_least_float32(a), at_least_float32(b)
+    with torch.autocast(a.device.type, enabled=False):  # it would round the product
+        squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
     return squares.clamp(min=0)
 
 

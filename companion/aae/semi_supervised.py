@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -126,7 +126,7 @@ def fit_semi_supervised(
             raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
         if not 0 <= labels.min() <= labels.max() < aae.kinds:
             raise ValueError(f"labels must be from 0 to {aae.kinds - 1}, one of the kinds")
-    rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate,) * 2
+    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
     run = Run(
         epochs * len(train),
         schedule=schedule,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from companion import divergences
+from companion.divergences import _check
 from companion.evaluation import Estimate, scoring
 
 
@@ -44,6 +45,9 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
     Raises: ValueError if one of them is no table, or if they do not fit each other.
     Source: Makhzani et al. (2015), Eq. 3, in other words; Hoffman & Johnson (2016).
     """
+    if len(p_data) != len(q):
+        raise ValueError(f"{len(q)} tables of codes for {len(p_data)} examples")
+    _check(p_data=p_data)
     marginal = aggregated_posterior(p_data, q)
     average_kl = p_data @ divergences.kl(q, prior)
     information = p_data @ divergences.kl(q, marginal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,13 +47,15 @@ def fit_aae(
         weight: factor on the encoder's part in the game, nats.
         learning_rate: of encoder and decoder, and of the critic, or one for all.
         watch:  called with the players and the number of steps done, after each of them.
-        betas:  of the critic's Adam, and of the others'.
+        betas:  of Adam, for all players.
         schedule, seed, path, device, precision, progress: as of `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``.
     Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their sum.
     """
-    rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate,) * 2
+    if labels is not None and len(labels) != len(train.images):
+        raise ValueError(f"{len(labels)} labels for {len(train.images)} examples")
+    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
     run = Run(
         epochs * len(train),
         schedule=schedule,

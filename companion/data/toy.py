@@ -113,7 +113,7 @@ def letter(
     while sum(map(len, kept)) < wanted:
         points = low + (high - low) * torch.rand(2 * wanted, 2, generator=generator)
         kept.append(points[_inside(points, outlines)])
-    return torch.cat([points.new_zeros(0, 2), *kept])[:wanted].reshape(*sample_shape, 2)
+    return torch.cat([low.new_zeros(0, 2), *kept])[:wanted].reshape(*sample_shape, 2)
 
 
 def _outlines(character: str) -> tuple[list, Tensor, Tensor]:
@@ -123,11 +123,12 @@ def _outlines(character: str) -> tuple[list, Tensor, Tensor]:
     """
     from matplotlib.font_manager import FontProperties
     from matplotlib.path import Path
-    from matplotlib.textpath import TextPath
+    from matplotlib.textpath import text_to_path
 
-    if len(character) != 1 or not character.strip():
+    curves = text_to_path.get_text_path(FontProperties(family="DejaVu Sans"), character)
+    if len(character) != 1 or character.isspace() or not len(curves[0]):
         raise ValueError(f"one character that leaves ink is needed, not {character!r}")
-    path = TextPath((0, 0), character, prop=FontProperties(family="DejaVu Sans"))
+    path = Path(*curves)
     box = path.get_extents()
     middle, scale = (box.p0 + box.p1) / 2, 4 / box.height
     outlines = [Path(scale * (curve - middle)) for curve in path.to_polygons()]
