@@ -56,13 +56,9 @@ TASKS = {
 
 HIDDEN, LATENT, DROPOUT, CRITIC = 400, 5, 0.2, 200
 BATCH_SIZE, LABELLED_BATCH_SIZE, CLASSIFIER_STEPS = 100, 100, 2000
-SETTINGS = {
-    "epochs": 30,
-    "critic_noise": 0.5,
-    "learning_rate": 1e-3,
-    "schedule": "cosine",
-}
-WEIGHTS = {"clusters": {"weight": 200.0}, "labels": {"weight": 300.0, "label_weight": 300.0}}
+SETTINGS = {"epochs": 30, "critic_noise": 0.5, "learning_rate": 1e-3, "schedule": "cosine"}
+CLUSTERS = {"weight": 200.0}
+LABELS = {"weight": 300.0, "label_weight": 300.0, "learning_rate": 4e-3, "epochs": 15}
 
 
 def networks(kinds: int, features: int = 784) -> SemiSupervisedAAE:
@@ -83,7 +79,7 @@ def networks(kinds: int, features: int = 784) -> SemiSupervisedAAE:
 
 def settings_of(task: Task) -> dict:
     """Keywords of `companion.aae.fit_semi_supervised`."""
-    return SETTINGS | WEIGHTS["labels" if task.labels else "clusters"]
+    return SETTINGS | (LABELS if task.labels else CLUSTERS)
 
 
 def recipe(name: str) -> dict:
