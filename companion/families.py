@@ -66,15 +66,6 @@ FAMILIES = (
         why="The integral over the latent is out of reach; an encoder turns it into a bound.",
     ),
     Family(
-        "Adversarial autoencoder",
-        "adversarial-autoencoders",
-        density=NO,
-        bound=NO,
-        one_pass=YES,
-        latent=YES,
-        why="A critic fits the codes to the prior in place of the KL divergence of the bound.",
-    ),
-    Family(
         "GAN",
         "generative-adversarial-networks",
         density=NO,
@@ -82,6 +73,15 @@ FAMILIES = (
         one_pass=YES,
         latent=Answer("partly", "no encoder"),
         why="Noise becomes an image and a critic judges it: no density is computed on the way.",
+    ),
+    Family(
+        "Adversarial autoencoder",
+        "adversarial-autoencoders",
+        density=NO,
+        bound=NO,
+        one_pass=YES,
+        latent=YES,
+        why="A critic fits the codes to the prior in place of the KL divergence of the bound.",
     ),
     Family(
         "Normalising flow",

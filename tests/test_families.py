@@ -9,21 +9,22 @@ from torch import nn
 from torch.distributions import Normal
 
 from companion import families
+from companion.aae import AAE, surgery
 from companion.autoregressive import FVSBN, MADE, NADE, PixelCNN
 from companion.checks import total_probability
 from companion.distributions import BernoulliMixture
 from companion.families import FAMILIES, QUESTIONS, Answer
 from companion.gan import GAN, optimal_logit, saturating
 from companion.nn import mlp
-from companion.vae import PPCA, elbo, iwae, linear_vae, one_layer, two_layers
+from companion.vae import PPCA, ConditionalBernoulli, elbo, iwae, linear_vae, one_layer, two_layers
 from tests.book import ROOT
 
 PLAN = [
     "generative-models",
     "autoregressive-models",
     "variational-autoencoders",
-    "adversarial-autoencoders",
     "generative-adversarial-networks",
+    "adversarial-autoencoders",
 ]
 BY_CHAPTER = {family.chapter: family for family in FAMILIES if family.chapter}
 
@@ -198,11 +199,45 @@ def test_a_gan_has_no_density_and_what_its_players_pay_bounds_none():
     assert marks("generative-adversarial-networks")[:2] == [whether(density), whether(bound)]
 
 
+def adversarial_autoencoder():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(mlp(3, 8), nn.Linear(8, 2))
+    decoder = ConditionalBernoulli(mlp(2, 8), 8, 3)
+    critic = nn.Sequential(mlp(2, 8), nn.Linear(8, 1), nn.Flatten(0))
+    return AAE(encoder, decoder, critic, lambda count: torch.randn(count, 2))
+
+
+def test_an_adversarial_autoencoder_draws_in_one_pass_and_has_a_code():
+    model = adversarial_autoencoder()
+    passes = []
+    for part in (model.encoder, model.decoder, model.critic):
+        part.register_forward_hook(lambda part, *_: passes.append(part))
+    x = model.sample(4)
+    one_pass = passes == [model.decoder]  # neither encoder nor critic is needed
+    z = model.encoder(x)
+    latent = z.shape == model.prior(4).shape
+    latent &= not torch.allclose(*model.decoder(torch.stack([z[0], z[0] + 1])).mean)  # it matters
+    family = BY_CHAPTER["adversarial-autoencoders"]
+    assert [family.one_pass, family.latent] == [Answer(whether(one_pass)), Answer(whether(latent))]
+
+
+def test_an_adversarial_autoencoder_has_no_density_and_its_objective_bounds_none():
+    """Four pictures, each with a code of its own: reconstruction and crowd are perfect."""
+    fair, certain = torch.full((4,), 0.25).double(), torch.eye(4).double()
+    misfit = surgery(fair, certain, fair).marginal_kl
+    objective = 0 - misfit  # the decoder paints each picture with probability one
+    evidence = (fair @ certain).log().mean()
+    bound = bool(objective <= evidence)
+    density = hasattr(adversarial_autoencoder(), "log_prob")
+    assert marks("adversarial-autoencoders")[:2] == [whether(density), whether(bound)]
+
+
 CHECKED = {
     "generative-models",
     "autoregressive-models",
     "variational-autoencoders",
     "generative-adversarial-networks",
+    "adversarial-autoencoders",
 }
 
 
