@@ -1,4 +1,4 @@
-"""What makes a code of an example: three kinds of q(z|x), of which two have no density.
+"""What draws a code of an example, with a density or without; the game asks for draws only.
 
 A deterministic encoder is any network x -> z.
 """
@@ -33,7 +33,7 @@ class UniversalApproximator(nn.Module):
 
     Args: body: ``(*B, D + noise) -> (*B, H)``; noise: entries of the noise.
 
-    Source: Makhzani et al. (2015), Sec. 2.1.
+    Source: Makhzani et al. (2015), Sec. 2.
     """
 
     def __init__(self, body: nn.Module, noise: int):

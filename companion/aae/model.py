@@ -10,7 +10,29 @@ from torch import Tensor, nn
 from companion.aae.mmd import mmd2
 
 
-class AAE(nn.Module):
+class _Drawing(nn.Module):
+    """What both do with an encoder, a decoder and a prior."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: Callable[..., Tensor]):
+        super().__init__()
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+
+    @torch.no_grad()
+    def sample(self, count: int, *labels: Tensor) -> Tensor:
+        """Draw codes from the prior, and an example for each, ``(count, D)``.
+
+        Args: labels: none, or what the prior is to be given beside the count, as in `fit_aae`.
+        """
+        like = next(self.decoder.parameters())
+        return self.decoder(self.prior(count, *labels).to(like)).sample()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
+        return self.decoder(self.encoder(x)).mean
+
+
+class AAE(_Drawing):
     """An autoencoder, and a critic who tells draws of the prior from codes.
 
     For the critic a draw of the prior is *real* and a code is *fake*: the encoder is the generator
@@ -32,22 +54,11 @@ class AAE(nn.Module):
         critic: nn.Module,
         prior: Callable[..., Tensor],
     ):
-        super().__init__()
-        self.encoder, self.decoder, self.critic, self.prior = encoder, decoder, critic, prior
-
-    @torch.no_grad()
-    def sample(self, count: int, *labels: Tensor) -> Tensor:
-        """Draw codes from the prior, and an example for each, ``(count, D)``."""
-        like = next(self.decoder.parameters())
-        return self.decoder(self.prior(count, *labels).to(like)).sample()
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
-        return self.decoder(self.encoder(x)).mean
+        super().__init__(encoder, decoder, prior)
+        self.critic = critic
 
 
-class WAE(nn.Module):
+class WAE(_Drawing):
     r"""An autoencoder whose codes a kernel compares with draws of the prior, Eq. (wae-objective).
 
     .. math:: \mathbb{E}\bigl[ \ln p(x \mid z) \bigr]
@@ -69,8 +80,7 @@ class WAE(nn.Module):
         kernel: Callable[[Tensor], Tensor],
         weight: float,
     ):
-        super().__init__()
-        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        super().__init__(encoder, decoder, prior)
         self.kernel, self.weight = kernel, weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,14 +88,3 @@ class WAE(nn.Module):
         z = self.encoder(x)
         misfit = mmd2(z, self.prior(len(z)).to(z), self.kernel)
         return self.decoder(z).log_prob(x) - self.weight * misfit
-
-    @torch.no_grad()
-    def sample(self, count: int) -> Tensor:
-        """Draw codes from the prior, and an example for each, ``(count, D)``."""
-        like = next(self.decoder.parameters())
-        return self.decoder(self.prior(count).to(like)).sample()
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
-        return self.decoder(self.encoder(x)).mean

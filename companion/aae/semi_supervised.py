@@ -111,7 +111,7 @@ def fit_semi_supervised(
         labels:       their kinds, from 0 to K - 1, int64, one for each example of ``labelled``.
         label_weight: factor on the cross-entropy of the labels, nats.
         critic_noise: standard deviation of normal noise on whatever the critic of kinds is shown,
-                      without which it tells certain from almost certain, and teaches nothing.
+                      without which it tells certain from almost certain, and teaches little.
         loss, weight, learning_rate, betas, schedule, watch: as of `fit_aae`.
         seed, path, device, precision, progress: as of `training.fit`.
 

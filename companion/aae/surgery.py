@@ -43,7 +43,7 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
 
     Args:   p_data: ``(n,)``; q: q(z|x), a table for each example, ``(n, m)``; prior: ``(m,)``.
     Raises: ValueError if one of them is no table, or if they do not fit each other.
-    Source: Makhzani et al. (2015), Eq. 3, in other words; Hoffman & Johnson (2016).
+    Source: Hoffman & Johnson (2016).
     """
     if len(p_data) != len(q):
         raise ValueError(f"{len(q)} tables of codes for {len(p_data)} examples")
