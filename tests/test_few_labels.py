@@ -89,6 +89,13 @@ def test_every_task_has_its_committed_rows(name):
 # --- the labelled examples ---
 
 
+@pytest.mark.parametrize(("name", "task"), TASKS.items(), ids=TASKS)
+def test_a_task_is_what_its_name_says(name, task):
+    count, what, *sole = name.replace(",", "").split()
+    kinds, labels = {"labels": (10, int(count)), "clusters": (int(count), 0)}[what]
+    assert task == (kinds, labels, not sole, task.published)
+
+
 def test_as_many_of_each_digit_are_chosen_by_the_seed():
     labels = torch.randint(10, (500,))
     chosen = few(labels, 100, 0)

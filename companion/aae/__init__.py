@@ -11,7 +11,7 @@ from companion.aae.mmd import (
     mmd2,
     mmd_test,
 )
-from companion.aae.model import AAE, WAE
+from companion.aae.model import AAE, WAE, PriorAutoencoder
 from companion.aae.semi_supervised import SemiSupervisedAAE, TwoHeads, fit_semi_supervised
 from companion.aae.surgery import (
     Surgery,
@@ -28,6 +28,7 @@ __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "Surgery",
     "surgery_estimate",
     "SurgeryEstimate",
+    "PriorAutoencoder",
     "AAE",
     "fit_aae",
     "GaussianPosterior",

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from companion.aae.mmd import mmd2
 
 
-class _Drawing(nn.Module):
-    """What both do with an encoder, a decoder and a prior."""
+class PriorAutoencoder(nn.Module):
+    """An autoencoder with a prior of its codes: what `AAE` and `WAE` share.
+
+    Args: as of `AAE`.
+    """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: Callable[..., Tensor]):
         super().__init__()
@@ -32,7 +35,7 @@ class _Drawing(nn.Module):
         return self.decoder(self.encoder(x)).mean
 
 
-class AAE(_Drawing):
+class AAE(PriorAutoencoder):
     """An autoencoder, and a critic who tells draws of the prior from codes.
 
     For the critic a draw of the prior is *real* and a code is *fake*: the encoder is the generator
@@ -58,7 +61,7 @@ class AAE(_Drawing):
         self.critic = critic
 
 
-class WAE(_Drawing):
+class WAE(PriorAutoencoder):
     r"""An autoencoder whose codes a kernel compares with draws of the prior, Eq. (wae-objective).
 
     .. math:: \mathbb{E}\bigl[ \ln p(x \mid z) \bigr]
