@@ -142,9 +142,12 @@ def of_each(cases, f):
 @equation(
     "average-elbo",
     r"""
+    \begin{aligned}
     \mathbb{E}_{p_\text{data}(x)} \bigl[ \mathcal{L}(x) \bigr]
-      = \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
-      - \mathbb{E}_{p_\text{data}(x)} \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
+      &= \mathbb{E}_{q_\phi(x, z)} \bigl[ \ln p_\theta(x \mid z) \bigr] \\
+      & {} - \mathbb{E}_{p_\text{data}(x)}
+          \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
+    \end{aligned}
     """,
 )
 def average_elbo(rng):
@@ -212,13 +215,11 @@ def aggregate(rng):
     r"""
     \begin{aligned}
     \mathbb{E}_{p_\text{data}(x)} \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
-      &= \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \Bigl[
-         \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
-      &= \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \Bigl[
-         \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} + \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
-      &= \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \Bigl[
-         \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
-       + \mathbb{E}_{q_\phi(z)} \Bigl[ \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
+      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
+      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} +
+          \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
+      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
+          + \mathbb{E}_{q_\phi(z)} \Bigl[ \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
       &= I_q(x; z) + D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
     \end{aligned}
     """,
@@ -294,10 +295,9 @@ def elbo_surgery(rng):
 @equation(
     "code-information",
     r"""
-    I_q(x; z) = \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \Bigl[
-      \ln \frac{p_\text{data}(x)\, q_\phi(z \mid x)}{p_\text{data}(x)\, q_\phi(z)} \Bigr]
-      = D_{\mathrm{KL}} \bigl( p_\text{data}(x)\, q_\phi(z \mid x)
-      \,\big\|\, p_\text{data}(x)\, q_\phi(z) \bigr)
+    I_q(x; z) = \mathbb{E}_{q_\phi(x, z)} \Bigl[
+        \ln \frac{q_\phi(x, z)}{p_\text{data}(x)\, q_\phi(z)} \Bigr] = D_{\mathrm{KL}}
+        \bigl( q_\phi(x, z) \,\big\|\, p_\text{data}(x)\, q_\phi(z) \bigr)
     """,
 )
 def code_information(rng):
@@ -387,9 +387,8 @@ def objective(t):
 @equation(
     "aae-objective",
     r"""
-    \mathcal{J}(\theta, \phi)
-      = \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
-      - D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
+    \mathcal{J}(\theta, \phi) = \mathbb{E}_{q_\phi(x, z)} \bigl[
+        \ln p_\theta(x \mid z) \bigr] - D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
     """,
 )
 def aae_objective(rng):
@@ -454,10 +453,10 @@ def aae_gap(rng):
     "aae-not-a-bound",
     r"""
     \begin{aligned}
-    \mathcal{J}(\theta, \phi) - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x) \bigr]
+    \mathcal{J} - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x) \bigr]
       &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x) - \mathcal{L}(x) \bigr] \\
-      &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)} \bigl[
-         D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p_\theta(z \mid x)) \bigr] \\
+      &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)}
+          \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p_\theta(z \mid x)) \bigr] \\
       &\le I_q(x; z)
     \end{aligned}
     """,
@@ -722,10 +721,10 @@ LOGGED = 1e-5  # a history keeps float32
     "aae-losses",
     r"""
     \begin{aligned}
-    L_D &= -\mathbb{E}_{p(z)} \bigl[ \ln D(z) \bigr]
-      - \mathbb{E}_{q_\phi(z)} \bigl[ \ln \bigl( 1 - D(z) \bigr) \bigr] \\
-    L_{E,P} &= -\mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \bigl[
-      \ln p_\theta(x \mid z) \bigr] - \lambda\, \mathbb{E}_{q_\phi(z)} \bigl[ \ln D(z) \bigr]
+    L_D &= -\mathbb{E}_{p(z)} \bigl[ \ln D(z) \bigr] - \mathbb{E}_{q_\phi(z)} \bigl[ \ln
+        \bigl( 1 - D(z) \bigr) \bigr] \\
+    L_{E,P} &= -\mathbb{E}_{q_\phi(x, z)} \bigl[ \ln p_\theta(x \mid z) \bigr] -
+        \lambda\, \mathbb{E}_{q_\phi(z)} \bigl[ \ln D(z) \bigr]
     \end{aligned}
     """,
 )
@@ -967,9 +966,12 @@ def normal_kernel(rng):
 @equation(
     "mmd-estimate",
     r"""
-    \widehat{\mathrm{MMD}}^2 = \frac{1}{N (N - 1)} \sum_{n \ne n'} k(z_n, z_{n'})
-      + \frac{1}{M (M - 1)} \sum_{m \ne m'} k(\tilde z_m, \tilde z_{m'})
-      - \frac{2}{N M} \sum_{n, m} k(z_n, \tilde z_m)
+    \begin{aligned}
+    \widehat{\mathrm{MMD}}^2
+      &= \frac{1}{N (N - 1)} \sum_{n \ne n'} k(z_n, z_{n'}) + \frac{1}{M (M - 1)}
+          \sum_{m \ne m'} k(\tilde z_m, \tilde z_{m'}) \\
+      & {} - \frac{2}{N M} \sum_{n, m} k(z_n, \tilde z_m)
+    \end{aligned}
     """,
 )
 def mmd_estimate(rng):
@@ -1121,9 +1123,12 @@ def conditional_value(rng):
 @equation(
     "semi-supervised-loss",
     r"""
-    L_{E,P} = -\mathbb{E} \bigl[ \ln p_\theta(x \mid y, z) \bigr]
-      - \lambda\, \mathbb{E} \bigl[ \ln D_y(y) + \ln D_z(z) \bigr]
-      - \kappa\, \mathbb{E}_\text{labelled} \bigl[ \ln q_\phi(y \mid x) \bigr]
+    \begin{aligned}
+    L_{E,P}
+      &= -\mathbb{E} \bigl[ \ln p_\theta(x \mid y, z) \bigr] - \lambda\, \mathbb{E} \bigl[
+          \ln D_y(y) + \ln D_z(z) \bigr] \\
+      & {} - \kappa\, \mathbb{E}_\text{labelled} \bigl[ \ln q_\phi(y \mid x) \bigr]
+    \end{aligned}
     """,
 )
 def semi_supervised_loss(rng):
@@ -1203,9 +1208,8 @@ def semi_supervised_loss(rng):
 @equation(
     "wae-objective",
     r"""
-    \mathcal{J}_\text{WAE}(\theta, \phi)
-      = \mathbb{E}_{p_\text{data}(x)\, q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
-      - \lambda\, \mathrm{MMD}^2(q_\phi(z), p(z))
+    \mathcal{J}_\text{WAE}(\theta, \phi) = \mathbb{E}_{q_\phi(x, z)} \bigl[
+        \ln p_\theta(x \mid z) \bigr] - \lambda\, \mathrm{MMD}^2(q_\phi(z), p(z))
     """,
 )
 def wae_objective(rng):
