@@ -352,6 +352,7 @@ def test_the_table():
         return {"settings": {"task": task, "seed": seed}, "values": {"error": error}}
 
     rows = [
+        row("100 labels, nothing else", 0, 20.0),
         row("100 labels", 0, 2.0),
         row("16 clusters", 0, 10.0),
         row("16 clusters", 1, 12.0),
@@ -360,7 +361,7 @@ def test_the_table():
     assert few_labels.table(rows).splitlines() == [
         "| given | seeds | test error, % | published, % |",
         "| --- | ---: | ---: | ---: |",
-        "| 100 labels, nothing else | 0 | not yet run | – |",
+        "| 100 labels, nothing else | 1 | 20.0 | – |",
         "| 100 labels | 1 | 2.0 | 1.90 |",
         "| 1,000 labels, nothing else | 0 | not yet run | – |",
         "| 1,000 labels | 0 | not yet run | – |",

@@ -88,7 +88,8 @@ def recipe(name: str) -> dict:
     batches = {"batch_size": BATCH_SIZE, "labelled_batch_size": LABELLED_BATCH_SIZE}
     own = settings_of(TASKS[name])
     if not TASKS[name].unlabelled:
-        own = {"steps": CLASSIFIER_STEPS, "learning_rate": SETTINGS["learning_rate"]}
+        own = {key: SETTINGS[key] for key in ("learning_rate", "schedule")}
+        own["steps"] = CLASSIFIER_STEPS
     return sizes | batches | own
 
 
