@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from companion import data, results
 from companion.aae import SemiSupervisedAAE, TwoHeads, fit_semi_supervised
+from companion.aae.training import of_batch
 from companion.experiments.common import Spread, markdown
 from companion.nn import mlp
 from companion.training import Run, adam
@@ -98,7 +99,7 @@ def few(labels: Tensor, count: int, seed: int) -> Tensor:
 
     Args:    labels: of all examples, ``(N,)``; count: a multiple of ten; seed: of the choice.
     Returns: int64, ``(count,)``.
-    Raises:  ValueError if count is no multiple of ten.
+    Raises:  ValueError if count is no multiple of ten, or more than there is of some digit.
     """
     if count % 10:
         raise ValueError(f"as many of each digit: a multiple of ten, not {count}")
@@ -106,6 +107,8 @@ def few(labels: Tensor, count: int, seed: int) -> Tensor:
     chosen = []
     for digit in range(10):
         own = (labels == digit).nonzero()[:, 0]
+        if len(own) < count // 10:
+            raise ValueError(f"{count // 10} of each digit, but there are {len(own)} of {digit}")
         chosen.append(own[torch.randperm(len(own), generator=generator)[: count // 10]])
     return torch.cat(chosen)
 
@@ -145,7 +148,8 @@ def train(name: str, mnist: data.Dataset, seed: int = 0, **settings) -> SemiSupe
     Args:
         name:     a key of ``TASKS``.
         seed:     of labels, initial weights and batches.
-        settings: of `companion.aae.fit_semi_supervised`, in place of the experiment's.
+        settings: of `companion.aae.fit_semi_supervised`, in place of the experiment's; without
+                  unlabelled images, only the device counts.
     """
     task, images = TASKS[name], mnist.train.images.flatten(1)
     torch.manual_seed(seed)
@@ -176,8 +180,7 @@ def classify_only(
     rate = SETTINGS["learning_rate"]
     E, step = run.prepare(encoder=aae.encoder, step=adam(aae.encoder.parameters(), rate))
     for x in run.batches(batches):
-        y = labels[batches.indices(run.step).to(labels.device)].to(run.device)
-        run.descend(step, F.cross_entropy(E(x)[0], y))
+        run.descend(step, F.cross_entropy(E(x)[0], of_batch(labels, batches, run)))
     aae.eval()
 
 
