@@ -143,13 +143,13 @@ def error(aae: SemiSupervisedAAE, mnist: data.Dataset, clusters: bool) -> float:
 
 
 def train(name: str, mnist: data.Dataset, seed: int = 0, **settings) -> SemiSupervisedAAE:
-    """Train one model from scratch on dynamically binarised images.
+    """Train one model from scratch, `companion.aae.fit_semi_supervised`, on images thrown anew.
 
     Args:
         name:     a key of ``TASKS``.
         seed:     of labels, initial weights and batches.
-        settings: of `companion.aae.fit_semi_supervised`, in place of the experiment's; without
-                  unlabelled images, only the device counts.
+        settings: keywords of that training, in place of the experiment's; without unlabelled
+                  images, only the device counts.
     """
     task, images = TASKS[name], mnist.train.images.flatten(1)
     torch.manual_seed(seed)
