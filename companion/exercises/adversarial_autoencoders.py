@@ -9,7 +9,15 @@ from torch import nn
 
 from companion import aae
 from companion.divergences import kl
-from companion.exercises import NotAttempted, exercise
+from companion.exercises import exercise
+from companion.exercises._shared import (
+    assert_named,
+    joined,
+    near,
+    shape_of,
+    small_network,
+    two_numbers,
+)
 from companion.gan import non_saturating, saturating
 
 
@@ -20,13 +28,15 @@ def check_parts(parts):
     q = [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.1, 0.1, 0.3, 0.5]]
     q = torch.tensor(q, dtype=torch.float64)
     prior = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
-    answer = _pair(parts(p_data.clone(), q.clone(), prior.clone()), "the information and a KL")
+    answer = two_numbers(
+        parts(p_data.clone(), q.clone(), prior.clone()), "the information and a KL"
+    )
     information, misfit = (torch.as_tensor(part) for part in answer)
     for name, part in (("the information", information), ("the divergence", misfit)):
-        assert part.shape == (), f"{name} is one number: shape (), not {_shape(part)}"
+        assert part.shape == (), f"{name} is one number: shape (), not {shape_of(part)}"
     average, right_information, right_misfit = aae.surgery(p_data, q, prior)
     marginal, equal = p_data @ q, q.mean(0)
-    assert not (_near(information, right_misfit) and _near(misfit, right_information)), (
+    assert not (near(information, right_misfit) and near(misfit, right_information)), (
         "which of the two comes first?"
     )
     mistakes = [
@@ -49,8 +59,8 @@ def check_parts(parts):
         (kl(q, marginal).sum(), "the information is a sum over examples: what is its mean?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(information, mistake), hint
-    assert _near(information, right_information), f"the information is not {information.item():.4g}"
+        assert not near(information, mistake), hint
+    assert near(information, right_information), f"the information is not {information.item():.4g}"
     mistakes = [
         (average, "the divergence is averaged over examples: is it not one of q(z)?"),
         (-right_misfit, "can a divergence be negative? Mind the sign."),
@@ -60,8 +70,8 @@ def check_parts(parts):
         (average + right_information, "is the averaged divergence the larger one, or a part?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(misfit, mistake), hint
-    assert _near(misfit, right_misfit), f"the divergence is not {misfit.item():.4g}"
+        assert not near(misfit, mistake), hint
+    assert near(misfit, right_misfit), f"the divergence is not {misfit.item():.4g}"
     p_data = torch.tensor([0.25, 0.75], dtype=torch.float64)
     q = torch.tensor([[0.5, 0.5, 0], [0, 1, 0]], dtype=torch.float64)  # nobody uses the third code
     prior = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
@@ -73,7 +83,7 @@ def check_parts(parts):
             f"with zeros in q the {name} is {part.item()}: what does a code that never comes add "
             "to an average?"
         )
-        assert _near(part, right), (
+        assert near(part, right), (
             f"with zeros in q the {name} is not {part.item():.4g}: what was put in the place of "
             "the zeros?"
         )
@@ -83,32 +93,32 @@ def check_parts(parts):
 def check_encoder(q):
     """``q``: q(z|x), ``(4, 4)``, that meets a uniform prior and transmits ln 2 nats."""
     q = torch.as_tensor(q).double()
-    assert q.shape == (4, 4), f"four codes for each of four examples: (4, 4), not {_shape(q)}"
+    assert q.shape == (4, 4), f"four codes for each of four examples: (4, 4), not {shape_of(q)}"
     assert (q >= 0).all(), f"the least entry is {q.min().item():.4g}: can a probability be so?"
     ones, uniform = torch.ones(4, dtype=q.dtype), torch.full((4,), 0.25, dtype=q.dtype)
     sums = q.sum(1)
-    assert _near(sums, ones) or not _near(q.sum(0), ones), (
+    assert near(sums, ones) or not near(q.sum(0), ones), (
         "the columns sum to one, and the rows do not: which of them belongs to an example?"
     )
     off = (sums - 1).abs().argmax()
-    assert _near(sums, ones), (
+    assert near(sums, ones), (
         f"the row of example {off + 1} sums to {sums[off].item():.4g}: to what should it?"
     )
     _, information, misfit = aae.surgery(uniform, q / sums[:, None], uniform)
     marginal = ", ".join(f"{value:.3g}" for value in uniform @ q)
-    assert _near(uniform @ q, uniform), (
+    assert near(uniform @ q, uniform), (
         f"q(z) is ({marginal}), {misfit.item():.3g} nats from the prior: what do the columns sum "
         "to?"
     )
     ln2 = torch.tensor(math.log(2), dtype=q.dtype)
-    assert not _near(information, 0 * ln2), (
+    assert not near(information, 0 * ln2), (
         "the code says nothing about the example: which of the rows may be alike?"
     )
-    assert not _near(information, 2 * ln2), (
+    assert not near(information, 2 * ln2), (
         "each example has a code of its own, and the code says all: which may share?"
     )
     side = "more" if information > ln2 else "less"
-    assert _near(information, ln2), (
+    assert near(information, ln2), (
         f"q(z) is the prior, but the code transmits {information.item():.4g} nats, {side} than "
         "ln 2: between how many cases should it decide, and how surely?"
     )
@@ -123,7 +133,7 @@ def check_objective(objective):
     likelihood = [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.1, 0.6]]
     likelihood = torch.tensor(likelihood, dtype=torch.float64)
     answer = torch.as_tensor(objective(p_data.clone(), q.clone(), p.clone(), likelihood.clone()))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     average, information, misfit = aae.surgery(p_data, q, p)
     log_p = likelihood.log()
     joint, marginal = p_data[:, None] * q, p_data @ q
@@ -162,8 +172,8 @@ def check_objective(objective):
         (expected / math.log(2), "the unit is the bit: which logarithm gives nats?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), f"J is not {answer.item():.4g}"
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), f"J is not {answer.item():.4g}"
     p_data = torch.tensor([0.25, 0.75], dtype=torch.float64)
     q = torch.tensor([[0.5, 0.5, 0], [0, 0, 1]], dtype=torch.float64)
     p = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
@@ -173,7 +183,7 @@ def check_objective(objective):
         f"for a decoder that is certain J is {answer.item()}: what does a code that never comes "
         "add to an average?"
     )
-    assert _near(answer, -kl(p_data @ q, p)), (
+    assert near(answer, -kl(p_data @ q, p)), (
         f"for a decoder that is certain J is not {answer.item():.4g}: what was put in the place of "
         "the zeros?"
     )
@@ -184,7 +194,7 @@ def check_estimate(estimate):
     """``estimate(logits)``: of codes, ``(N,) -> ()``, KL(q(z)||p(z)), nats."""
     a = torch.tensor([-1.7, 0.4, -0.9, -2.2, 0.7], dtype=torch.float64)
     answer = torch.as_tensor(estimate(a.clone()))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     expected = -a.mean()
     mistakes = [
         (-expected, "is the logit of a code that the prior hardly knows above 0 or below it?"),
@@ -204,10 +214,10 @@ def check_estimate(estimate):
         for sign, value in itertools.product((1, -1), (ratio.mean(), ratio.mean().log()))
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), f"the estimate is not {answer.item():.4g}"
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), f"the estimate is not {answer.item():.4g}"
     below = torch.as_tensor(estimate(-a))
-    assert _near(below, -expected), (
+    assert near(below, -expected), (
         f"where the logits are large the estimate is {below.item():.4g}: may an estimate of what "
         "is never negative not be negative?"
     )
@@ -220,13 +230,13 @@ def check_losses(losses):
     codes = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
     log_p_x, weight = torch.tensor([-3.0, -1.2, -0.7], dtype=torch.float64), 5.0
     answer = losses(prior.clone(), codes.clone(), log_p_x.clone(), weight)
-    L_D, L_EP = (torch.as_tensor(loss) for loss in _pair(answer, "L_D and L_EP"))
+    L_D, L_EP = (torch.as_tensor(loss) for loss in two_numbers(answer, "L_D and L_EP"))
     for name, loss in (("L_D", L_D), ("L_EP", L_EP)):
-        assert loss.shape == (), f"{name} is one number: shape (), not {_shape(loss)}"
+        assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
     right_D, game = non_saturating.L_D(prior, codes), non_saturating.L_G(codes)
     described, for_codes = log_p_x.mean(), non_saturating.fake(codes).mean()
     right_EP = weight * game - described
-    assert not (_near(L_D, right_EP) and _near(L_EP, right_D)), "which of the two comes first?"
+    assert not (near(L_D, right_EP) and near(L_EP, right_D)), "which of the two comes first?"
     for_prior = non_saturating.real(prior).mean()
     mistakes = [
         (-right_D, "L_D is what D wins: what is a loss?"),
@@ -250,8 +260,8 @@ def check_losses(losses):
         (for_prior + weight * for_codes, "L_D is weighted: to whom does the weight belong?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(L_D, mistake), hint
-    assert _near(L_D, right_D), f"L_D is not {L_D.item():.4g}"
+        assert not near(L_D, mistake), hint
+    assert near(L_D, right_D), f"L_D is not {L_D.item():.4g}"
     mistakes = [
         (-right_EP, "L_EP is what encoder and decoder win: what is a loss?"),
         (weight * game + described, "the better the examples are described, the more L_EP is?"),
@@ -283,12 +293,12 @@ def check_losses(losses):
         (weight * game - log_p_x.sum(), "the reconstruction is a sum: should it grow so?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(L_EP, mistake), hint
-    assert _near(L_EP, right_EP), f"L_EP is not {L_EP.item():.4g}"
+        assert not near(L_EP, mistake), hint
+    assert near(L_EP, right_EP), f"L_EP is not {L_EP.item():.4g}"
     far = torch.tensor([200.0, -200.0])
     answer = losses(far, far.clone(), torch.tensor([-1.0, -3.0]), 0.5)
     for name, loss, right in zip(("L_D", "L_EP"), answer, (200, 52), strict=True):
-        assert _near(loss, torch.tensor(right)), (
+        assert near(loss, torch.tensor(right)), (
             f"at logits of ±200 {name} should be {right}, not {float(loss):.4g}: the sigmoid "
             "rounds to 0 or 1; was its logarithm not known before?"
         )
@@ -299,8 +309,8 @@ def check_step(encoder_step):
     """``encoder_step(encoder, decoder_log_prob, critic, x, optimizer, weight)``: returns L_EP."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    encoder, decoder = _network(3, 2), _Decoder(2, 3)
-    critic = nn.Sequential(_network(2, 1), nn.Flatten(0))
+    encoder, decoder = small_network(3, 2), _Decoder(2, 3)
+    critic = nn.Sequential(small_network(2, 1), nn.Flatten(0))
     weights, rate, weight = [*encoder.parameters(), *decoder.parameters()], 0.1, 5.0
     z = encoder(x)
     a, described, cut = critic(z), decoder(z, x).mean(), decoder(z.detach(), x).mean()
@@ -309,7 +319,7 @@ def check_step(encoder_step):
 
     def gradient(loss):
         parts = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
-        return _joined(parts)
+        return joined(parts)
 
     down = gradient(total)
     mistakes = [
@@ -354,8 +364,8 @@ def check_step(encoder_step):
     for parameter in weights:  # as an earlier step may have left it
         shape, dtype = parameter.shape, parameter.dtype
         parameter.grad = torch.randn(shape, generator=generator, dtype=dtype)
-    stale = _joined([parameter.grad.clone() for parameter in weights])
-    before = _joined([parameter.detach().clone() for parameter in weights])
+    stale = joined([parameter.grad.clone() for parameter in weights])
+    before = joined([parameter.detach().clone() for parameter in weights])
     critic_before = {name: value.clone() for name, value in critic.state_dict().items()}
 
     optimizer = torch.optim.SGD(weights, rate)
@@ -370,7 +380,7 @@ def check_step(encoder_step):
         assert all(parameter.requires_grad for parameter in network.parameters()), (
             f"the {name} is left frozen: how is it to learn in its next step?"
         )
-    step = (before - _joined([parameter.detach() for parameter in weights])) / rate
+    step = (before - joined([parameter.detach() for parameter in weights])) / rate
     assert step.any(), "nobody has moved: who takes the step, and by which gradient?"
     mistakes += [
         (
@@ -381,9 +391,9 @@ def check_step(encoder_step):
         (stale, "they moved by the gradient that was there before: when is their own computed?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(step, mistake), hint
-    assert _near(step, down), "they have not moved as one step down their loss would move them"
-    assert _near(torch.as_tensor(loss).detach(), total.detach()), (
+        assert not near(step, mistake), hint
+    assert near(step, down), "they have not moved as one step down their loss would move them"
+    assert near(torch.as_tensor(loss).detach(), total.detach()), (
         "they moved as they should, but what came back is not the loss that they paid before the "
         "step"
     )
@@ -397,7 +407,7 @@ def check_mmd2(mmd2):
     b = torch.randn(4, 2, generator=generator, dtype=torch.float64) + 1
     h = 1.3
     answer = torch.as_tensor(mmd2(a.clone(), b.clone(), h))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
 
     def terms(kernel, diagonal=False, divisor=lambda n: n * (n - 1)):
         for each in (a, b):
@@ -453,10 +463,10 @@ def check_mmd2(mmd2):
         ),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), f"the estimate is not {answer.item():.4g}"
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), f"the estimate is not {answer.item():.4g}"
     answer = torch.as_tensor(mmd2(b.clone(), a.clone(), 0.5))
-    assert _near(answer, aae.mmd2(b, a, aae.gaussian_kernel(0.5))), (
+    assert near(answer, aae.mmd2(b, a, aae.gaussian_kernel(0.5))), (
         "right for five points, four points and h = 1.3, and wrong for others: is one of these "
         "numbers written into the function?"
     )
@@ -468,7 +478,7 @@ def check_p_value(p_value):
     null = torch.tensor([0.3, -0.6, 0.9, 0.0, 0.5, 0.1, 0.8, -0.1, 0.4], dtype=torch.float64)
     found = (0.5, 2.0, -1.0)  # one of the null's own, above all, below all
     answers = [torch.as_tensor(p_value(value, null.clone())) for value in found]
-    assert answers[0].shape == (), f"one number: shape (), not {_shape(answers[0])}"
+    assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     above = torch.stack([(null >= value).sum() for value in found]).double()
     strictly = torch.stack([(null > value).sum() for value in found]).double()
@@ -508,11 +518,11 @@ def check_p_value(p_value):
         (100 * expected, "this is in percent: which number from 0 to 1 is it?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
+        assert not near(answer, mistake), hint
     for value, one, right in zip(found, answer, expected, strict=True):
-        assert _near(one, right), f"for {value} found the p-value is not {one.item():.4g}"
+        assert near(one, right), f"for {value} found the p-value is not {one.item():.4g}"
     answer = torch.as_tensor(p_value(0.0, torch.tensor([-1.0, 1.0, 2.0])))
-    assert _near(answer, 0.75), (
+    assert near(answer, 0.75), (
         f"right for 9 divisions, and not for 3, with {answer.item():.4g}: is the number written "
         "into the function?"
     )
@@ -525,7 +535,7 @@ def check_sampler(sampler):
     n = 20_000
     for count in (n, 1, 5):
         z = torch.as_tensor(sampler(count))
-        assert z.shape == (count, 2), f"for {count} draws: {(count, 2)}, not {_shape(z)}"
+        assert z.shape == (count, 2), f"for {count} draws: {(count, 2)}, not {shape_of(z)}"
     z, again = (torch.as_tensor(sampler(n)).double() for _ in range(2))
     assert not torch.equal(z, again), "both calls gave the same draws: who fixed the seed?"
     assert len(z.unique(dim=0)) > 0.9 * n, (
@@ -570,7 +580,7 @@ def check_error(error):
     kinds, labels = pairs.repeat_interleave(table.flatten(), 0).unbind(1)
     N, table = len(kinds), table.double()
     answer = torch.as_tensor(error(kinds.clone(), labels.clone()))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     right = table.max(1).values.sum() / N
     best = max(  # of three kinds, one for each label
         table[list(chosen), range(3)].sum() for chosen in itertools.permutations(range(5), 3)
@@ -602,15 +612,15 @@ def check_error(error):
         ),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, 1 - right), f"the error rate is not {answer.item():.4g}"
+        assert not near(answer, mistake), hint
+    assert near(answer, 1 - right), f"the error rate is not {answer.item():.4g}"
     kinds, labels = torch.tensor([[6, 0, 6, 0, 6], [1, 3, 1, 3, 3]])
     hint = "right, but what if there is a kind without examples?"
     try:
         answer = torch.as_tensor(error(kinds, labels))
     except Exception as problem:
         raise AssertionError(f"{hint} It raises {type(problem).__name__}") from problem
-    assert _near(answer, 0.2), f"{hint} Then {answer.item():.4g} comes out"
+    assert near(answer, 0.2), f"{hint} Then {answer.item():.4g} comes out"
 
 
 @exercise("ex-detective-aae")
@@ -640,7 +650,7 @@ def check_slips(names):
         ),
         "fourth": ("critic moves encoder", "which weights does each step change?"),
     }
-    _assert_named(names, answers, slips)
+    assert_named(names, answers, slips)
     for loop, (slip, question) in answers.items():
         assert names[loop] == slip, (
             f"the {loop} loop is not to be called {names[loop]!r}: {question}"
@@ -652,7 +662,7 @@ def check_prior(prior):
     """``prior(count) -> (count, 2)``, draws of any shape in the plane."""
     for count in (1000, 1, 7):
         z = torch.as_tensor(prior(count))
-        assert z.shape == (count, 2), f"for {count} draws: {(count, 2)}, not {_shape(z)}"
+        assert z.shape == (count, 2), f"for {count} draws: {(count, 2)}, not {shape_of(z)}"
         assert z.is_floating_point(), f"the draws are {z.dtype}: what does a critic take?"
         assert z.isfinite().all(), "some draws are not finite: where do they come from?"
     z, again = torch.as_tensor(prior(1000)), torch.as_tensor(prior(1000))
@@ -739,57 +749,13 @@ def fourth_loop(E, P, D, batches, prior, weight):
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _near(answer, value):
-    """Whether both are the same, in shape, too, up to rounding in float32."""
-    answer, value = torch.as_tensor(answer).double(), torch.as_tensor(value).double()
-    return answer.shape == value.shape and torch.allclose(answer, value, atol=1e-6)
-
-
-def _pair(answer, what):
-    """The two parts of an answer."""
-    several = answer.dim() > 0 if torch.is_tensor(answer) else hasattr(answer, "__len__")
-    count = len(answer) if several else 1
-    assert count == 2, f"two numbers, {what}, not {count}"
-    return answer
-
-
-def _shape(answer):
-    return tuple(answer.shape)
-
-
-def _joined(tensors):
-    """All numbers of several tensors in a row."""
-    return torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def _network(inputs, outputs):
-    """A small smooth network in float64 with parameters drawn at random, always the same."""
-    network = nn.Sequential(nn.Linear(inputs, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
-    generator = torch.Generator().manual_seed(2)
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return network
-
-
 class _Decoder(nn.Module):
     """ln p(x|z) of a normal distribution with variance 1, ``(B, H), (B, D) -> (B,)``, nats."""
 
     def __init__(self, latent, entries):
         super().__init__()
-        self.mean = _network(latent, entries)
+        self.mean = small_network(latent, entries)
 
     def forward(self, z, x):
         squares = (x - self.mean(z)).square() + math.log(2 * math.pi)
         return -squares.sum(-1) / 2
-
-
-def _assert_named(answer, keys, names):
-    """Whether a dictionary gives each of the keys one of the names."""
-    assert isinstance(answer, dict), "a dictionary is wanted"
-    if all(name is ... or name is None for name in answer.values()):
-        raise NotAttempted
-    unknown = answer.keys() - keys
-    assert not unknown, f"there is no {min(unknown, key=str)!r}: {', '.join(keys)}"
-    for key in keys:
-        assert answer.get(key, ...) is not ..., f"{key!r} is still open"
-        assert answer[key] in names, f"there is no {answer[key]!r}: {', '.join(names)}"

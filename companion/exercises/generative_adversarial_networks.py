@@ -8,6 +8,14 @@ from torch import nn
 
 from companion.divergences import jensen_shannon, kl
 from companion.exercises import NotAttempted, exercise
+from companion.exercises._shared import (
+    assert_named,
+    joined,
+    near,
+    shape_of,
+    small_network,
+    two_numbers,
+)
 from companion.gan import matrix_game, non_saturating, r1, saturating
 from companion.sample_scores import precision_recall
 
@@ -19,7 +27,7 @@ def check_value(value):
     saddle = [[[2, 3], [1, 5]], [[1, 4], [-2, 2]], [[2, 1], [4, 5]], [[-3, -1], [-4, -4]]]
     games = torch.tensor(mixed + saddle, dtype=torch.float64)
     answers = [torch.as_tensor(value(A.clone())) for A in games]
-    assert answers[0].shape == (), f"one number: shape (), not {_shape(answers[0])}"
+    assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     expected = torch.stack([matrix_game(A).value for A in games])
     a, b, c, d = games.flatten(1).unbind(1)
@@ -40,9 +48,9 @@ def check_value(value):
         ),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
+        assert not near(answer, mistake), hint
     for A, one, right in zip(games.long(), answer, expected, strict=True):
-        assert _near(one, right), f"the value of {A.tolist()} is not {one:.4g}"
+        assert near(one, right), f"the value of {A.tolist()} is not {one:.4g}"
     flat = float(value(torch.full((2, 2), 3.0)))
     assert flat == 3, f"whatever they play in [[3, 3], [3, 3]], x pays 3, and not {flat:.4g}"
 
@@ -51,7 +59,7 @@ def check_value(value):
 def check_step(step):
     """``step(x, y, rate)``: three numbers -> the next x and y, for V(x, y) = x y."""
     x, y, rate = 2.0, 3.0, 0.3
-    answer = _pair(step(x, y, rate), "x and y")
+    answer = two_numbers(step(x, y, rate), "x and y")
     ahead_x, ahead_y = x - rate * y, y + rate * x
     expected = right_x, right_y = x - rate * ahead_y, y + rate * ahead_x
     further_x, further_y = ahead_x - rate * ahead_y, ahead_y + rate * ahead_x
@@ -91,14 +99,14 @@ def check_step(step):
         ((right_y, right_x), "y came first: which of them is wanted first?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), (
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), (
         f"from (2, 3) with rate 0.3 the step does not lead to "
         f"({float(answer[0]):.4g}, {float(answer[1]):.4g})"
     )
     x, y, rate = -1.5, 0.5, 0.1
     expected = x - rate * (y + rate * x), y + rate * (x - rate * y)
-    assert _near(step(x, y, rate), expected), (
+    assert near(step(x, y, rate), expected), (
         "right from (2, 3) with rate 0.3, and wrong from (-1.5, 0.5) with rate 0.1: is one of "
         "these numbers written into the function?"
     )
@@ -110,7 +118,7 @@ def check_probability(probability):
     p = torch.tensor([0.6, 2.4, 0.3], dtype=torch.float64)  # densities need not sum to 1
     q = torch.tensor([1.8, 1.2, 0.3], dtype=torch.float64)
     answer = torch.as_tensor(probability(p.clone(), q.clone()))
-    assert answer.shape == (3,), f"a probability per outcome: shape (3,), not {_shape(answer)}"
+    assert answer.shape == (3,), f"a probability per outcome: shape (3,), not {shape_of(answer)}"
     expected = p / (p + q)
     mistakes = [
         (1 - expected, "the roles are exchanged: of what is D the probability?"),
@@ -141,11 +149,11 @@ def check_probability(probability):
         (2 * expected, "twice as much: what should D say where both densities agree?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), "the values are not those of the best discriminator"
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), "the values are not those of the best discriminator"
     p, q = torch.tensor([[0.4, 0.6, 0.0], [0.4, 0.0, 0.6]], dtype=torch.float64)
     answer = torch.as_tensor(probability(p.clone(), q.clone()))
-    assert _near(answer, p / (p + q)), (
+    assert near(answer, p / (p + q)), (
         f"where only the data or only the generator can be, D is {answer[1].item():.4g} and "
         f"{answer[2].item():.4g}: how sure may it be?"
     )
@@ -157,7 +165,7 @@ def check_value_at_best(value):
     p = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     answer = torch.as_tensor(value(p.clone(), q.clone()))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     jsd, ln2 = jensen_shannon(p, q), math.log(2)
     D = p / (p + q)
     real, fake = (p * D.log()).sum(), (q * (1 - D).log()).sum()
@@ -184,15 +192,15 @@ def check_value_at_best(value):
         (-2 * ln2, "this is the value of equal tables: what if they differ?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
-    assert _near(answer, expected), "the value is not that of the best discriminator"
+        assert not near(answer, mistake), hint
+    assert near(answer, expected), "the value is not that of the best discriminator"
     p, q = torch.tensor([[0.5, 0.5, 0, 0], [0, 0.25, 0.75, 0]], dtype=torch.float64)
     answer = torch.as_tensor(value(p.clone(), q.clone()))
     assert answer.isfinite(), (
         f"tables with zeros have the value {answer.item()}: what does an outcome that never comes "
         "add to an average?"
     )
-    assert _near(answer, 2 * jensen_shannon(p, q) - 2 * ln2), (
+    assert near(answer, 2 * jensen_shannon(p, q) - 2 * ln2), (
         f"tables with zeros do not have the value {answer.item():.4g}: what was put in the place "
         "of the zeros?"
     )
@@ -203,13 +211,13 @@ def check_losses(losses):
     """``losses(real_logits, fake_logits)``: ``(N,), (M,) -> L_D, L_G``, means, nats."""
     real = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     fake = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
-    answer = _pair(losses(real.clone(), fake.clone()), "L_D and L_G")
+    answer = two_numbers(losses(real.clone(), fake.clone()), "L_D and L_G")
     L_D, L_G = (torch.as_tensor(loss) for loss in answer)
     for name, loss in (("L_D", L_D), ("L_G", L_G)):
-        assert loss.shape == (), f"{name} is one number: shape (), not {_shape(loss)}"
+        assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
     right_D, right_G = non_saturating.L_D(real, fake), non_saturating.L_G(fake)
     for_real, for_fake = non_saturating.real(real), non_saturating.fake(fake)
-    assert not (_near(L_D, right_G) and _near(L_G, right_D)), "which of the two comes first?"
+    assert not (near(L_D, right_G) and near(L_G, right_D)), "which of the two comes first?"
     mistakes = [
         (-right_D, "L_D is what D wins: what is a loss?"),
         (
@@ -234,8 +242,8 @@ def check_losses(losses):
         ),
     ]
     for mistake, hint in mistakes:
-        assert not _near(L_D, mistake), hint
-    assert _near(L_D, right_D), f"L_D is not {L_D.item():.4g}"
+        assert not near(L_D, mistake), hint
+    assert near(L_D, right_D), f"L_D is not {L_D.item():.4g}"
     mistakes = [
         (-right_G, "the better its examples pass, the more G pays: what is the sign of L_G?"),
         (saturating.L_G(fake), "this L_G saturates: how steep is it where a fake is found out?"),
@@ -244,11 +252,11 @@ def check_losses(losses):
         (for_real.mean(), "L_G is about real examples: did G make them?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(L_G, mistake), hint
-    assert _near(L_G, right_G), f"L_G is not {L_G.item():.4g}"
+        assert not near(L_G, mistake), hint
+    assert near(L_G, right_G), f"L_G is not {L_G.item():.4g}"
     far = torch.tensor([200.0, -200.0])
     for name, loss, right in zip(("L_D", "L_G"), losses(far, far.clone()), (200, 100), strict=True):
-        assert _near(loss, torch.tensor(right)), (
+        assert near(loss, torch.tensor(right)), (
             f"at logits of ±200 {name} should be {right}, not {float(loss):.4g}: the sigmoid "
             "rounds to 0 or 1; was its logarithm not known before?"
         )
@@ -259,7 +267,7 @@ def check_isolation(discriminator_step):
     """``discriminator_step(G, D, real, noise, optimizer)``: one step of D; returns its loss."""
     generator = torch.Generator().manual_seed(0)
     real, noise = torch.randn(2, 6, 2, generator=generator, dtype=torch.float64)
-    G, D = _network(2, 2), nn.Sequential(_network(2, 1), nn.Flatten(0))
+    G, D = small_network(2, 2), nn.Sequential(small_network(2, 1), nn.Flatten(0))
     weights, rate = list(D.parameters()), 0.1
     fake = G(noise).detach()
     losses = {
@@ -270,13 +278,13 @@ def check_isolation(discriminator_step):
         "fake": non_saturating.fake(D(fake)).mean(),
     }
     gradients = {
-        name: _joined(torch.autograd.grad(loss, weights, retain_graph=True))
+        name: joined(torch.autograd.grad(loss, weights, retain_graph=True))
         for name, loss in losses.items()
     }
     for weight in weights:  # as G's step may have left it
         weight.grad = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-    stale = _joined([weight.grad.clone() for weight in weights])
-    before = _joined([weight.detach().clone() for weight in weights])
+    stale = joined([weight.grad.clone() for weight in weights])
+    before = joined([weight.detach().clone() for weight in weights])
     before_G = {name: value.clone() for name, value in G.state_dict().items()}
 
     loss = discriminator_step(G, D, real.clone(), noise.clone(), torch.optim.SGD(weights, rate))
@@ -292,7 +300,7 @@ def check_isolation(discriminator_step):
         assert all(weight.requires_grad for weight in network.parameters()), (
             f"{name} is left frozen: how is it to learn in its next step?"
         )
-    step = (before - _joined([weight.detach() for weight in weights])) / rate
+    step = (before - joined([weight.detach() for weight in weights])) / rate
     assert step.any(), "D has not moved: who takes the step, and by which gradient?"
     down = gradients["L_D"]
     mistakes = [
@@ -311,9 +319,9 @@ def check_isolation(discriminator_step):
         (down / 2, "the step is half as long: is the loss the mean of two means or their sum?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(step, mistake), hint
-    assert _near(step, down), "D has not moved as one step down its loss would move it"
-    assert _near(torch.as_tensor(loss).detach(), losses["L_D"].detach()), (
+        assert not near(step, mistake), hint
+    assert near(step, down), "D has not moved as one step down its loss would move it"
+    assert near(torch.as_tensor(loss).detach(), losses["L_D"].detach()), (
         "D has moved as it should, but what came back is not the loss that it paid before the step"
     )
 
@@ -321,10 +329,10 @@ def check_isolation(discriminator_step):
 @exercise("ex-r-one")
 def check_penalty(penalty):
     """``penalty(D, x)``: a network and ``(B, n)`` -> ``()``, differentiable in D's weights."""
-    D = nn.Sequential(_network(3, 1), nn.Flatten(0))
+    D = nn.Sequential(small_network(3, 1), nn.Flatten(0))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     answer = torch.as_tensor(penalty(D, x.clone()))
-    assert answer.shape == (), f"one number: shape (), not {_shape(answer)}"
+    assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     expected, value = r1(D, x), answer.detach()
     slope = torch.autograd.functional.jacobian(lambda x: D(x).sum(), x)  # (B, n)
     squares, lengths = slope.square(), slope.norm(dim=1)
@@ -353,8 +361,8 @@ def check_penalty(penalty):
         (-expected, "a penalty is paid: what is its sign?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(value, mistake), hint
-    assert _near(value, expected.detach()), "the value is not half the mean square of the slope"
+        assert not near(value, mistake), hint
+    assert near(value, expected.detach()), "the value is not half the mean square of the slope"
     weights = list(D.parameters())
     assert all(weight.grad is None for weight in weights), (
         "the value is right, but a gradient was left in D's weights: which function hands a "
@@ -365,9 +373,9 @@ def check_penalty(penalty):
         "computed?"
     )
     by_weights = [
-        _joined(torch.autograd.grad(y, weights, materialize_grads=True)) for y in (answer, expected)
+        joined(torch.autograd.grad(y, weights, materialize_grads=True)) for y in (answer, expected)
     ]
-    assert _near(*by_weights), "the value is right, but part of its gradient misses D's weights"
+    assert near(*by_weights), "the value is right, but part of its gradient misses D's weights"
 
 
 @exercise("ex-packing")
@@ -381,7 +389,7 @@ def check_pack(pack):
             "as many rows as examples: how often is each used?"
         )
         shape = (6 // m, 2 * m)
-        assert answer.shape == shape, f"for m = {m} the shape is {shape}, not {_shape(answer)}"
+        assert answer.shape == shape, f"for m = {m} the shape is {shape}, not {shape_of(answer)}"
         packed = answer.reshape(6, 2).tolist()
         assert all(example in whole for example in packed), (
             f"for m = {m} a row is {answer[0].tolist()}: which entries belong to one example?"
@@ -395,7 +403,7 @@ def check_pack(pack):
     except Exception:
         return  # the best that can be done
     assert answer.shape == (2, 4), (  # one left out
-        f"five examples in packs of two came out in the shape {_shape(answer)}: raise an error?"
+        f"five examples in packs of two came out in the shape {shape_of(answer)}: raise an error?"
     )
 
 
@@ -406,7 +414,7 @@ def check_recall(recall):
     real = 3 * torch.randn(60, 2, generator=generator, dtype=torch.float64)
     fake = 2 * torch.randn(40, 2, generator=generator, dtype=torch.float64) + 1
     answers = [torch.as_tensor(recall(real.clone(), fake.clone(), k)) for k in (1, 2, 4)]
-    assert answers[0].shape == (), f"one number: shape (), not {_shape(answers[0])}"
+    assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     apart = torch.cdist(real, fake)
 
@@ -449,9 +457,9 @@ def check_recall(recall):
         (60 * expected, "this is a number of examples: which share is it?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(answer, mistake), hint
+        assert not near(answer, mistake), hint
     for k, one, right in zip((1, 2, 4), answer, expected, strict=True):
-        assert _near(one, right), f"for k = {k} the recall is not {one:.4g}"
+        assert near(one, right), f"for k = {k} the recall is not {one:.4g}"
 
 
 @exercise("ex-scores")
@@ -481,7 +489,7 @@ def check_cheats(names):
             "recall": "every kind comes now and then: do the balls ask how often?",
         },
     }
-    _assert_named(names, questions, scores)
+    assert_named(names, questions, scores)
     for cheat, score in names.items():
         assert score not in questions[cheat], f"{cheat!r} by {score}: {questions[cheat].get(score)}"
 
@@ -499,19 +507,19 @@ def check_conditional(conditional):
         if xy is None or xy is ...:
             raise NotAttempted
         assert body.seen is not None, "the body was never called: who makes x?"
-        assert not _near(body.seen, z), "the body gets no label: how is it to know what to draw?"
-        assert _near(body.seen, zy), "the body gets something else than noise and label, joined"
+        assert not near(body.seen, z), "the body gets no label: how is it to know what to draw?"
+        assert near(body.seen, zy), "the body gets something else than noise and label, joined"
         x = body(zy)
-        assert not _near(xy, x), "the label is not passed on: how is D to judge the pair?"
+        assert not near(xy, x), "the label is not passed on: how is D to judge the pair?"
         assert xy.shape == (6, 2 + classes), (
             f"for x with 2 entries and {classes} classes the shape is {(6, 2 + classes)}, not "
-            f"{_shape(xy)}: how wide is a label?"
+            f"{shape_of(xy)}: how wide is a label?"
         )
-        assert not _near(xy, torch.cat([y, x], 1)), (
+        assert not near(xy, torch.cat([y, x], 1)), (
             "the label stands before x: where do data have it?"
         )
-        assert _near(xy[:, :2], x), "the first entries are not what the body made"
-        assert _near(xy[:, 2:], y), (
+        assert near(xy[:, :2], x), "the first entries are not what the body made"
+        assert near(xy[:, 2:], y), (
             "the last entries are not the label that was asked for: where does it stand in zy?"
         )
         assert xy.requires_grad, "no gradient leaves: how is the body to learn?"
@@ -542,7 +550,7 @@ def check_slips(names):
         ),
         "fourth": ("helps the other", "what does each player want D to say of a fake example?"),
     }
-    _assert_named(names, answers, slips)
+    assert_named(names, answers, slips)
     for loop, (slip, question) in answers.items():
         assert names[loop] == slip, (
             f"the {loop} loop is not to be called {names[loop]!r}: {question}"
@@ -554,11 +562,11 @@ def check_better(gain):
     """``gain(scores, scores_before)``: ``(S,), (S,)`` -> mean gain and its standard error."""
     scores = torch.tensor([0.82, 0.91, 0.85], dtype=torch.float64)
     before = torch.tensor([0.60, 0.77, 0.58], dtype=torch.float64)
-    answer = _pair(gain(scores.clone(), before.clone()), "a mean and a standard error")
+    answer = two_numbers(gain(scores.clone(), before.clone()), "a mean and a standard error")
     mean, error = (torch.as_tensor(value).double() for value in answer)
     right = scores.mean() - before.mean()
-    assert not _near(mean, -right), "a higher score is better: which comes first in the difference?"
-    assert _near(mean, right), f"the mean gain is not {mean.item():.4g}"
+    assert not near(mean, -right), "a higher score is better: which comes first in the difference?"
+    assert near(mean, right), f"the mean gain is not {mean.item():.4g}"
     a, b = scores.var(), before.var()
     mistakes = [
         (
@@ -583,8 +591,8 @@ def check_better(gain):
         ((a / 3).sqrt(), "only the new scores vary here: how well are the old ones known?"),
     ]
     for mistake, hint in mistakes:
-        assert not _near(error, mistake), hint
-    assert _near(error, ((a + b) / 3).sqrt()), f"the standard error is not {error.item():.4g}"
+        assert not near(error, mistake), hint
+    assert near(error, ((a + b) / 3).sqrt()), f"the standard error is not {error.item():.4g}"
 
 
 # --- four training loops for the detective ------------------------------------------------------
@@ -666,38 +674,6 @@ def fourth_loop(G, D, batches, latent):
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _near(answer, value):
-    """Whether both are the same, in shape, too, up to rounding in float32."""
-    answer, value = torch.as_tensor(answer).double(), torch.as_tensor(value).double()
-    return answer.shape == value.shape and torch.allclose(answer, value, atol=1e-6)
-
-
-def _pair(answer, what):
-    """The two parts of an answer."""
-    several = answer.dim() > 0 if torch.is_tensor(answer) else hasattr(answer, "__len__")
-    count = len(answer) if several else 1
-    assert count == 2, f"two numbers, {what}, not {count}"
-    return answer
-
-
-def _shape(answer):
-    return tuple(answer.shape)
-
-
-def _joined(tensors):
-    """All numbers of several tensors in a row."""
-    return torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def _network(inputs, outputs):
-    """A small smooth network in float64 with parameters drawn at random, always the same."""
-    network = nn.Sequential(nn.Linear(inputs, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
-    generator = torch.Generator().manual_seed(2)
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return network
-
-
 class _Body(nn.Module):
     """Makes two entries of an input of any width, and remembers the input."""
 
@@ -708,15 +684,3 @@ class _Body(nn.Module):
     def forward(self, zy):
         self.seen = zy
         return self.scale * zy[:, :2].flip(1)
-
-
-def _assert_named(answer, keys, names):
-    """Whether a dictionary gives each of the keys one of the names."""
-    assert isinstance(answer, dict), "a dictionary is wanted"
-    if all(name is ... or name is None for name in answer.values()):
-        raise NotAttempted
-    unknown = answer.keys() - keys
-    assert not unknown, f"there is no {min(unknown, key=str)!r}: {', '.join(keys)}"
-    for key in keys:
-        assert answer.get(key, ...) is not ..., f"{key!r} is still open"
-        assert answer[key] in names, f"there is no {answer[key]!r}: {', '.join(names)}"
