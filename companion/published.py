@@ -1,0 +1,55 @@
+"""Published scores on binarised MNIST and how they were measured; no two protocols compare.
+
+Three things are called "binarised MNIST". A static file holds one throw of all images. Others throw
+the training images anew at each visit, and the test images once, or all of them anew.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+STATIC = "one throw of all images, a fixed file; 10,000 images held out"
+REDRAWN = "training images thrown anew at each visit, all 60,000; no validation images"
+IWAE = (
+    "training images thrown anew at each visit, 59,600; test images thrown when scored; 5,000 draws"
+)
+
+
+class Published(NamedTuple):
+    """A score, nats per test image, and where it is from.
+
+    Args:
+        model:    as the source names it.
+        family:   a name of `companion.families`.
+        nll:      negative log-likelihood, or an estimate of it that is too high on average.
+        protocol: one of the three above.
+        source:   a key of the bibliography, where the score was read.
+    """
+
+    model: str
+    family: str
+    nll: float
+    protocol: str
+    source: str
+
+
+_AR, _VAE = "Autoregressive model", "Variational autoencoder"
+
+SCORES = (
+    Published("FVSBN", _AR, 96.58, REDRAWN, "hotaj2020pytorch"),
+    Published("NADE, 500 units", _AR, 85.65, REDRAWN, "hotaj2020pytorch"),
+    Published("MADE, 8,000 units", _AR, 84.87, REDRAWN, "hotaj2020pytorch"),
+    Published("PixelCNN", _AR, 81.45, REDRAWN, "hotaj2020pytorch"),
+    Published("gated PixelCNN", _AR, 81.50, REDRAWN, "hotaj2020pytorch"),
+    Published("ImageGPT", _AR, 79.17, REDRAWN, "hotaj2020pytorch"),
+    Published("PixelSNAIL", _AR, 78.61, REDRAWN, "hotaj2020pytorch"),
+    Published("NADE", _AR, 88.33, STATIC, "germain2015made"),
+    Published("MADE, two layers, 32 masks", _AR, 86.64, STATIC, "germain2015made"),
+    Published("PixelCNN", _AR, 81.30, STATIC, "oord2016pixel"),
+    Published("PixelRNN", _AR, 79.20, STATIC, "oord2016pixel"),
+    Published("VAE, 1 layer", _VAE, 86.76, IWAE, "burda2016importance"),
+    Published("IWAE-5, 1 layer", _VAE, 85.54, IWAE, "burda2016importance"),
+    Published("IWAE-50, 1 layer", _VAE, 84.78, IWAE, "burda2016importance"),
+    Published("VAE, 2 layers", _VAE, 85.33, IWAE, "burda2016importance"),
+    Published("IWAE-50, 2 layers", _VAE, 82.90, IWAE, "burda2016importance"),
+)
