@@ -39,16 +39,14 @@ def scoring(model: nn.Module) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
-    r"""Mean negative log-likelihood of binary data, Eq. (nll).
-
-    .. math:: \mathrm{NLL} = -\frac1N \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
+def log_likelihoods(model: nn.Module, x: Tensor, batch_size: int = 100) -> Tensor:
+    r"""ln p(x) of binary examples, one by one.
 
     Args:
         model: has ``log_prob: (B, *event) -> (B,)``, nats; scored in evaluation mode.
         x:     binary vectors, values 0 and 1 in any type, shape ``(N, *event)``.
 
-    Returns: mean over the N examples and its standard error, nats per example.
+    Returns: float64, nats, ``(N,)``.
     Raises:  ValueError if x is not binary: grey values give a number that means nothing.
     """
     if len(x) == 0:
@@ -58,8 +56,19 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
             "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
         )
     with scoring(model) as parameter:
-        scores = [-model.log_prob(batch.to(parameter)).double() for batch in x.split(batch_size)]
-    return Estimate.of(torch.cat(scores))
+        scores = [model.log_prob(batch.to(parameter)).double() for batch in x.split(batch_size)]
+    return torch.cat(scores)
+
+
+def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
+    r"""Mean negative log-likelihood of binary data, Eq. (nll).
+
+    .. math:: \mathrm{NLL} = -\frac1N \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
+
+    Args:    as of `log_likelihoods`.
+    Returns: mean over the N examples and its standard error, nats per example.
+    """
+    return Estimate.of(-log_likelihoods(model, x, batch_size))
 
 
 class ImportanceEstimate(NamedTuple):

@@ -43,6 +43,7 @@ SCORES = (
     Published("gated PixelCNN", _AR, 81.50, REDRAWN, "hotaj2020pytorch"),
     Published("ImageGPT", _AR, 79.17, REDRAWN, "hotaj2020pytorch"),
     Published("PixelSNAIL", _AR, 78.61, REDRAWN, "hotaj2020pytorch"),
+    Published("LMConv, eight orders", _AR, 77.56, REDRAWN, "jain2020locally"),
     Published("NADE", _AR, 88.33, STATIC, "germain2015made"),
     Published("MADE, two layers, 32 masks", _AR, 86.64, STATIC, "germain2015made"),
     Published("PixelCNN", _AR, 81.30, STATIC, "oord2016pixel"),
@@ -51,5 +52,17 @@ SCORES = (
     Published("IWAE-5, 1 layer", _VAE, 85.54, IWAE, "burda2016importance"),
     Published("IWAE-50, 1 layer", _VAE, 84.78, IWAE, "burda2016importance"),
     Published("VAE, 2 layers", _VAE, 85.33, IWAE, "burda2016importance"),
+    Published("IWAE-5, 2 layers", _VAE, 83.89, IWAE, "burda2016importance"),
     Published("IWAE-50, 2 layers", _VAE, 82.90, IWAE, "burda2016importance"),
 )
+
+
+def score(model: str, protocol: str) -> Published:
+    """The score of a model under a protocol.
+
+    Raises: KeyError if there is none.
+    """
+    for each in SCORES:
+        if (each.model, each.protocol) == (model, protocol):
+            return each
+    raise KeyError(f"no score of {model!r} under this protocol: {protocol}")

@@ -43,6 +43,8 @@ THROWS = range(data.SEEDS["test"], data.SEEDS["test"] + 5)  # seeds; the first i
 WEIGHTS = Path(companion.__file__).parent / "_data" / "weights"
 
 D = 784
+NOT_RUN = "not yet run"
+SCORES_OF_DRAWINGS = {"frechet": 0, "precision": 2, "recall": 2, "wrong_kind": 0}  # digits
 
 
 class Contender(NamedTuple):
@@ -176,13 +178,13 @@ CONTENDERS = {
     "IWAE-5": Contender(
         "Variational autoencoder",
         partial(one_layer, bound=iwae, samples=5),
-        partial(by_gradient, batch_size=250, epochs=30, learning_rate=3e-3),
+        partial(by_gradient, batch_size=250, epochs=60, learning_rate=3e-3),
         "bound",
     ),
     "VAE, 2 layers": Contender(
         "Variational autoencoder",
         two_layers,
-        partial(by_gradient, batch_size=250, epochs=30, learning_rate=3e-3),
+        partial(by_gradient, batch_size=250, epochs=60, learning_rate=3e-3),
         "bound",
     ),
     "AAE": Contender(
@@ -358,38 +360,69 @@ def train_one(name: str, seed: int = 0, *, device: str | torch.device | None = N
     return model, values
 
 
-def current_rows() -> dict[str, dict]:
-    """The values of the stored rows that were made by the recipes as they are now, by name."""
+def stored() -> dict[str, dict]:
+    """The stored rows that were made by the recipes as they are now, by the contender's name."""
+    rows = {row["settings"]["model"]: row for row in results.rows(EXPERIMENT)}
     return {
-        row["settings"]["model"]: row["values"]
-        for row in results.rows(EXPERIMENT)
-        if row["settings"]["model"] in CONTENDERS
-        and row["provenance"]["recipe"] == recipe(row["settings"]["model"])
+        name: rows[name]
+        for name in CONTENDERS
+        if name in rows and rows[name]["provenance"]["recipe"] == recipe(name)
     }
 
 
+def current_rows() -> dict[str, dict]:
+    """What was measured, of the rows of `stored`."""
+    return {name: row["values"] for name, row in stored().items()}
+
+
 def likelihood_table(rows: dict[str, dict]) -> str:
-    """Scores of the test images under one protocol, in Markdown."""
+    """Scores of the test images, nats, in Markdown; a bound on the NLL is marked by ≤.
+
+    Args: rows: of `current_rows`, here and below.
+    """
     lines = []
-    for name, made in CONTENDERS.items():
-        if name not in rows:
-            lines.append([name, made.family, "not yet run", *[""] * 3])
+    for name, made, v in _beside(rows):
+        if v is None or made.likelihood == "none":
+            lines.append([name, made.family, NOT_RUN if v is None else "no density", "", "", ""])
             continue
-        v = rows[name]
-        if made.likelihood == "none":
-            lines.append([name, made.family, "no density", *[""] * 3])
-            continue
-        score = f"{v['nll']:.2f} ± {v['standard_error']:.2f}"
-        how = "exact" if made.likelihood == "exact" else f"≤, {v['samples']} draws"
-        spread = f"{statistics.stdev(v['throws']):.2f}"
-        lines.append(
-            [name, made.family, score, how, f"{-v['elbo']:.2f}" if "elbo" in v else "", spread]
-        )
+        known = "exact" if made.likelihood == "exact" else f"{v['samples']} draws"
+        sign = "" if made.likelihood == "exact" else "≤ "
+        score = f"{sign}{v['nll']:.2f} ± {v['standard_error']:.2f}"
+        elbo = f"≤ {-v['elbo']:.2f}" if "elbo" in v else ""
+        throws = f"{statistics.stdev(v['throws']):.2f}"
+        lines.append([name, made.family, score, known, elbo, throws])
     header = ["model", "family", "NLL", "how", "negative ELBO", "spread of throws"]
     return markdown(header, lines)
 
 
-def quality_table(rows: dict[str, dict]) -> str: ...
+def quality_table(rows: dict[str, dict]) -> str:
+    """Scores of drawings, thrown to black and white, in Markdown."""
+    lines = []
+    for name, _, v in _beside(rows):
+        scores = [NOT_RUN, "", "", ""]
+        if v is not None:
+            scores = [f"{v[key]:.{digits}f}" for key, digits in SCORES_OF_DRAWINGS.items()]
+        lines.append([name, *scores])
+    header = ["drawings of", "Fréchet distance, squared", "precision", "recall", "wrong kind, %"]
+    return markdown(header, lines)
+
+
+def cost_table(rows: dict[str, dict]) -> str:
+    """Sizes and times, in Markdown."""
+    lines = []
+    for name, _, v in _beside(rows):
+        if v is None:
+            lines.append([name, "", NOT_RUN, "", ""])
+            continue
+        scoring = f"{1000 * v['score_seconds']:,.0f}" if "score_seconds" in v else "–"
+        train, draw = f"{v['train_seconds']:,.0f}", f"{1000 * v['draw_seconds']:,.0f}"
+        lines.append([name, f"{v['parameters']:,}", train, draw, scoring])
+    header = ["model", "parameters", "training, s", "100 drawings, ms", "1,000 scores, ms"]
+    return markdown(header, lines)
+
+
+def _beside(rows: dict[str, dict]) -> list[tuple[str, Contender, dict | None]]:
+    return [(name, made, rows.get(name)) for name, made in CONTENDERS.items()]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -412,7 +445,8 @@ def main(arguments: list[str] | None = None) -> None:
             ours["sha256"] = hashlib.sha256(weights_of(name).read_bytes()).hexdigest()
         results.add(EXPERIMENT, {"model": name, "seed": 0}, values, provenance | ours)
         print(f"{name}: {values}", flush=True)
-    print(likelihood_table(current_rows()))
+    rows = current_rows()
+    print(likelihood_table(rows), quality_table(rows), cost_table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def table(chapter: str | None = None) -> str:
             for row in current_rows(name)
         ]
         parameters = f"{recipe(name)['parameters']:,}"
-        lines.append([name, parameters, *(ours or ["not yet run"]), f"{preset.published:.2f}"])
+        lines.append([name, parameters, *(ours or ["not yet run"]), f"{preset.published.nll:.2f}"])
     return markdown(["model", "parameters", "NLL", "published"], lines)
 
 
