@@ -19,6 +19,7 @@ from companion.evaluation import (
     auc,
     bits_per_dimension,
     importance_sampled_nll,
+    log_likelihoods,
     nll,
     roc,
 )
@@ -37,6 +38,22 @@ def test_nll_of_a_known_density():
         assert estimate.mean == pytest.approx(each.mean().item(), rel=1e-12)
         expected = each.std().item() / math.sqrt(5)
         assert estimate.standard_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_log_likelihoods_are_told_one_by_one():
+    model = FVSBN(3).double()
+    torch.nn.init.normal_(model.bias)
+    torch.nn.init.normal_(model.weight)
+    x = all_binary(3)
+    each = model.log_prob(x.double()).detach()
+    assert each.exp().sum() == pytest.approx(1)
+    for batch_size in (1, 3, 8, 100):
+        found = log_likelihoods(model, x.byte(), batch_size)
+        torch.testing.assert_close(found, each, rtol=1e-12, atol=0)
+        assert not found.requires_grad
+        assert nll(model, x, batch_size) == Estimate.of(-found)
+    assert log_likelihoods(model.float(), x).dtype == torch.float64
+    torch.testing.assert_close(log_likelihoods(model, x), each, rtol=1e-5, atol=0)
 
 
 def test_nll_is_scored_in_evaluation_mode_and_leaves_the_mode_as_it_was():
@@ -60,12 +77,14 @@ def test_nll_is_scored_in_evaluation_mode_and_leaves_the_mode_as_it_was():
     ("x", "message"),
     [
         (torch.tensor([[0, 255, 3, 0]]), "binarise"),
+        (torch.tensor([[0, 1, 0.5, 0]]), "binarise"),
         (torch.zeros(0, 4), "no examples"),
     ],
 )
-def test_nll_refuses_what_it_cannot_score(x, message):
+@pytest.mark.parametrize("score", [nll, log_likelihoods])
+def test_nll_refuses_what_it_cannot_score(score, x, message):
     with pytest.raises(ValueError, match=message):
-        nll(FVSBN(4), x)
+        score(FVSBN(4), x)
 
 
 def test_one_example_has_no_standard_error():

@@ -220,6 +220,31 @@ def bytes_per_picture(rng):
 
 
 @equation(
+    "log-near-evidence",
+    r"\ln u \approx \ln p(x) + \frac{u - p(x)}{p(x)} - \frac{(u - p(x))^2}{2\, p(x)^2}",
+)
+def log_near_evidence(rng):
+    p = 0.05 + 0.9 * torch.rand(5, generator=rng)
+    away = torch.tensor([-0.03, -0.01, 0.01, 0.02, 0.03])  # relative to p(x)
+    u = p * (1 + away)
+    yield side(u.log())
+    linear, square = (u - p) / p, (u - p) ** 2 / (2 * p**2)
+    yield side(
+        p.log() + linear - square,
+        # Of Taylor's remainder, a third of the third power, at the worst place between.
+        error=away.abs() ** 3 / (3 * (1 - away.abs()) ** 3),
+        wrong={
+            "square added": p.log() + linear + square,
+            "two forgotten": p.log() + linear - 2 * square,
+            "tangent alone": p.log() + linear,
+            "linear term forgotten": p.log() - square,
+            "linear term not divided": p.log() + (u - p) - square,
+            "square divided once": p.log() + linear - (u - p) ** 2 / (2 * p),
+        },
+    )
+
+
+@equation(
     "estimate-bias",
     r"""
     \lim_{K \to \infty} K \bigl( \ln p(x) - \mathcal{L}_K(x) \bigr)
