@@ -23,7 +23,7 @@ class Published(NamedTuple):
         family:   a name of `companion.families`.
         nll:      negative log-likelihood, or an estimate of it that is too high on average.
         protocol: one of the three above.
-        source:   a key of the bibliography, where the score was read.
+        source:   a key of the bibliography: where the score was published.
     """
 
     model: str
@@ -43,7 +43,6 @@ SCORES = (
     Published("gated PixelCNN", _AR, 81.50, REDRAWN, "hotaj2020pytorch"),
     Published("ImageGPT", _AR, 79.17, REDRAWN, "hotaj2020pytorch"),
     Published("PixelSNAIL", _AR, 78.61, REDRAWN, "hotaj2020pytorch"),
-    Published("LMConv, eight orders", _AR, 77.56, REDRAWN, "jain2020locally"),
     Published("NADE", _AR, 88.33, STATIC, "germain2015made"),
     Published("MADE, two layers, 32 masks", _AR, 86.64, STATIC, "germain2015made"),
     Published("PixelCNN", _AR, 81.30, STATIC, "oord2016pixel"),

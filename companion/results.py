@@ -77,7 +77,7 @@ def provenance(command: str, device: str | torch.device = "cpu") -> dict:
 
     Call it before the run, since the code may change meanwhile.
 
-    Returns: ``command``; ``commit``, with "-dirty" if the package (its results aside) has changes
+    Returns: ``command``; ``commit``, with "-dirty" if the package (its results and weights aside) has changes
         that are not committed, None outside the repository; ``device``, the processor's name with
         the number of threads, or the GPU's; ``versions`` of python, torch and companion.
     """
@@ -146,7 +146,8 @@ def _commit() -> str | None:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
             return None  # installed somewhere below another repository
-        package = ["companion", ":(exclude)companion/_data/results.json*"]
+        written = ("results.json*", "weights")
+        package = ["companion", *(f":(exclude)companion/_data/{name}" for name in written)]
         changed = git("status", "--porcelain", "--", *package)
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except OSError:

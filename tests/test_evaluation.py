@@ -42,8 +42,8 @@ def test_nll_of_a_known_density():
 
 def test_log_likelihoods_are_told_one_by_one():
     model = FVSBN(3).double()
-    torch.nn.init.normal_(model.bias)
-    torch.nn.init.normal_(model.weight)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
     x = all_binary(3)
     each = model.log_prob(x.double()).detach()
     assert each.exp().sum() == pytest.approx(1)
