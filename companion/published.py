@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 STATIC = "one throw of all images, a fixed file; 10,000 images held out"
-REDRAWN = "training images thrown anew at each visit, all 60,000; no validation images"
+REDRAWN = (
+    "training images thrown anew at each visit, all 60,000; test images thrown when scored; "
+    "no validation images"
+)
 IWAE = (
     "training images thrown anew at each visit, 59,600; test images thrown when scored; 5,000 draws"
 )
@@ -19,7 +22,7 @@ class Published(NamedTuple):
     """A score, nats per test image, and where it is from.
 
     Args:
-        model:    as the source names it.
+        model:    with what tells it from its neighbours.
         family:   a name of `companion.families`.
         nll:      negative log-likelihood, or an estimate of it that is too high on average.
         protocol: one of the three above.
@@ -46,7 +49,7 @@ SCORES = (
     Published("NADE", _AR, 88.33, STATIC, "germain2015made"),
     Published("MADE, two layers, 32 masks", _AR, 86.64, STATIC, "germain2015made"),
     Published("PixelCNN", _AR, 81.30, STATIC, "oord2016pixel"),
-    Published("PixelRNN", _AR, 79.20, STATIC, "oord2016pixel"),
+    Published("PixelRNN, diagonal BiLSTM", _AR, 79.20, STATIC, "oord2016pixel"),
     Published("VAE, 1 layer", _VAE, 86.76, IWAE, "burda2016importance"),
     Published("IWAE-5, 1 layer", _VAE, 85.54, IWAE, "burda2016importance"),
     Published("IWAE-50, 1 layer", _VAE, 84.78, IWAE, "burda2016importance"),

@@ -77,9 +77,9 @@ def provenance(command: str, device: str | torch.device = "cpu") -> dict:
 
     Call it before the run, since the code may change meanwhile.
 
-    Returns: ``command``; ``commit``, with "-dirty" if the package (its results and weights aside) has changes
-        that are not committed, None outside the repository; ``device``, the processor's name with
-        the number of threads, or the GPU's; ``versions`` of python, torch and companion.
+    Returns: ``command``; ``commit``, with "-dirty" if the package (results and weights aside) has
+        changes that are not committed, None outside the repository; ``device``, the processor's
+        name with the number of threads, or the GPU's; ``versions`` of python, torch and companion.
     """
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {

@@ -4,8 +4,9 @@ Chapter: book/comparing-the-models.ipynb. All rows, skipping those that are ther
 
     python -m companion.experiments.comparison
 
-All models see the same 50,000 training images, thrown anew at every visit, and are scored on the
-same throw of the 10,000 test images. What they draw is compared as it is scored: black and white.
+All models see the same 50,000 training images, thrown anew at every visit (the independent pixels
+see one throw, the GAN sees the greys), and are scored on the same throw of the 10,000 test images.
+What they draw is compared as it is scored: black and white.
 """
 
 from __future__ import annotations
@@ -242,9 +243,9 @@ def likelihood(model: nn.Module, kind: str, images: Tensor) -> dict:
         return {}
     test, *others = (data.binarize(images, seed=seed) for seed in THROWS)
     start = time.perf_counter()
-    tenth = score(model, kind, test[::10], K).mean
+    tenth = score(model, kind, test[::10]).mean
     seconds = time.perf_counter() - start
-    found = score(model, kind, test, K)
+    found = score(model, kind, test)
     values = {"nll": found.mean, "standard_error": found.standard_error, "tenth": tenth}
     values["score_seconds"] = seconds
     if kind == "bound":
@@ -256,11 +257,16 @@ def likelihood(model: nn.Module, kind: str, images: Tensor) -> dict:
     return rounded | {"throws": [round(value, 4) for value in throws]}
 
 
-def score(model: nn.Module, kind: str, x: Tensor, samples: int):
-    """The negative log-likelihood of binary images: exactly ("exact"), or with so many draws."""
+def score(model: nn.Module, kind: str, x: Tensor, samples: int | None = None):
+    """The negative log-likelihood of binary images: exactly ("exact"), or with so many draws.
+
+    Args:
+        kind:    "exact" or "bound".
+        samples: draws for each image, of a bound; left out: those of the rows.
+    """
     if kind == "exact":
         return evaluation.nll(model, x, batch_size=250)
-    return evaluation.importance_sampled_nll(model, x, samples)
+    return evaluation.importance_sampled_nll(model, x, samples or K)
 
 
 def real_images(images: Tensor, seed: int = data.SEEDS["test"]) -> Tensor:
@@ -389,7 +395,7 @@ def likelihood_table(rows: dict[str, dict]) -> str:
     lines = []
     for name, made, v in _beside(rows):
         if v is None or made.likelihood == "none":
-            lines.append([name, made.family, NOT_RUN if v is None else "no density", "", "", ""])
+            lines.append([name, made.family, NOT_RUN if v is None else "not computed", "", "", ""])
             continue
         known = "exact" if made.likelihood == "exact" else f"{v['samples']} draws"
         sign = "" if made.likelihood == "exact" else "≤ "
