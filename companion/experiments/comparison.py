@@ -84,7 +84,13 @@ def by_expectation(
 
 
 def by_gradient(
-    model: nn.Module, images: Tensor, seed: int, device=None, *, batch_size: int, **settings
+    model: nn.Module,
+    images: Tensor,
+    seed: int,
+    device: str | torch.device | None = None,
+    *,
+    batch_size: int,
+    **settings,
 ) -> None:
     """Gradient ascent on the log-likelihood, or on a bound of it."""
     model.start_from((images / 255).mean(0))
@@ -387,6 +393,15 @@ def current_rows() -> dict[str, dict]:
     return {name: row["values"] for name, row in stored().items()}
 
 
+def contenders_table() -> str:
+    """Who takes part: model, family, and the number of parameters, in Markdown."""
+    lines = [
+        [name, made.family, f"{free_parameters(made.build()):,}"]
+        for name, made in CONTENDERS.items()
+    ]
+    return markdown(["model", "family", "parameters"], lines)
+
+
 def likelihood_table(rows: dict[str, dict]) -> str:
     """Scores of the test images, nats, in Markdown; a bound on the NLL is marked by ≤.
 
@@ -395,15 +410,15 @@ def likelihood_table(rows: dict[str, dict]) -> str:
     lines = []
     for name, made, v in _beside(rows):
         if v is None or made.likelihood == "none":
-            lines.append([name, made.family, NOT_RUN if v is None else "not computed", "", "", ""])
+            lines.append([name, NOT_RUN if v is None else "not computed", "", "", ""])
             continue
         known = "exact" if made.likelihood == "exact" else f"{v['samples']} draws"
         sign = "" if made.likelihood == "exact" else "≤ "
         score = f"{sign}{v['nll']:.2f} ± {v['standard_error']:.2f}"
         elbo = f"≤ {-v['elbo']:.2f}" if "elbo" in v else ""
         throws = f"{statistics.stdev(v['throws']):.2f}"
-        lines.append([name, made.family, score, known, elbo, throws])
-    header = ["model", "family", "NLL", "how", "negative ELBO", "spread of throws"]
+        lines.append([name, score, known, elbo, throws])
+    header = ["model", "NLL", "how", "negative ELBO", "spread of throws"]
     return markdown(header, lines)
 
 
@@ -420,16 +435,16 @@ def quality_table(rows: dict[str, dict]) -> str:
 
 
 def cost_table(rows: dict[str, dict]) -> str:
-    """Sizes and times, in Markdown."""
+    """Times, in Markdown."""
     lines = []
     for name, _, v in _beside(rows):
         if v is None:
-            lines.append([name, "", NOT_RUN, "", ""])
+            lines.append([name, NOT_RUN, "", ""])
             continue
         scoring = f"{1000 * v['score_seconds']:,.0f}" if "score_seconds" in v else "–"
         train, draw = f"{v['train_seconds']:,.0f}", f"{1000 * v['draw_seconds']:,.0f}"
-        lines.append([name, f"{v['parameters']:,}", train, draw, scoring])
-    header = ["model", "parameters", "training, s", "100 drawings, ms", "1,000 scores, ms"]
+        lines.append([name, train, draw, scoring])
+    header = ["model", "training, s", "100 drawings, ms", "1,000 scores, ms"]
     return markdown(header, lines)
 
 

@@ -166,9 +166,11 @@ def likelihood_difference(rng):
 @equation(
     "paired-error",
     r"""
+    \begin{aligned}
     \operatorname{Var} \bigl[ \ln p(x) - \ln q(x) \bigr]
-      = \operatorname{Var}[\ln p(x)] + \operatorname{Var}[\ln q(x)]
-      - 2 \operatorname{Cov}[\ln p(x), \ln q(x)]
+      &= \operatorname{Var}[\ln p(x)] + \operatorname{Var}[\ln q(x)] \\
+      & {} - 2 \operatorname{Cov}[\ln p(x), \ln q(x)]
+    \end{aligned}
     """,
 )
 def paired_error(rng):
