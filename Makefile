@@ -50,11 +50,11 @@ test: $(READY) ## run everything that CI checks
 	@echo '== 2/4 package, equations, prose: pytest =='
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/test_site.py
 	@echo '== 3/4 notebooks: every cell is run and compared with what is committed =='
-	@$(BIN)/python -m pytest --nbval --nbval-current-env \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
 	   --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
 	@echo '== 4/4 website: built with warnings as errors, then read in a browser =='
 	@sh tools/build.sh $(BIN)
-	@$(BIN)/python -m pytest tests/test_site.py
+	@$(BIN)/python -m pytest -n 2 tests/test_site.py
 	@test -n "$$CI" || echo 'All that CI checks has passed. Next: git push, or make serve'
 
 execute: $(READY) ## run notebooks and store their outputs: NAME=... for some of them
