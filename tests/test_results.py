@@ -167,6 +167,8 @@ def test_provenance_names_the_commit_and_whether_the_package_was_changed(tmp_pat
     assert provenance("x")["commit"] == commit
     (package / "_data" / "results.json").write_text("[]")  # the experiment's own first row
     (root / "README.md").write_text("prose")
+    (package / "_data" / "weights").mkdir()
+    (package / "_data" / "weights" / "made.safetensors").write_text("those of its first model")
     assert provenance("x")["commit"] == commit
     (package / "new.py").write_text("")
     assert provenance("x")["commit"] == f"{commit}-dirty"
