@@ -450,6 +450,8 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
         "path": tmp_path / "game",
         "device": "meta",
         "precision": "bf16",
+        "compiled": True,
+        "log": tmp_path,
         "progress": True,
     }
     own = {"weight": 0.2, "label_weight": 0.3, "critic_noise": 0.4}

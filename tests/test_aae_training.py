@@ -491,6 +491,8 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
         "path": tmp_path / "game",
         "device": "meta",
         "precision": "bf16",
+        "compiled": True,
+        "log": tmp_path,
         "progress": True,
     }
     with pytest.raises(Stop):

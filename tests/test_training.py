@@ -1,5 +1,6 @@
 """Training: exact resume, several processes, atomic files, early stop, clear errors, silence."""
 
+import csv
 import itertools
 import json
 import math
@@ -31,6 +32,7 @@ from companion.training import (
     checkpoint,
     fit,
     load_model,
+    logs,
     save_model,
 )
 
@@ -254,7 +256,7 @@ class Killed(Ordered):
 
 model = make(Killed, seed=1 + rank)  # the first process's weights and order count
 fit(model, Batches(examples(), 20), examples(50, seed=1), epochs=7, patience=5, clip=1.0,
-    path=out + "/fit", save_every=0, device="cpu")
+    path=out + "/fit", save_every=0, device="cpu", log=out)
 save_model(model, f"{out}/model-{rank}")
 
 torch.manual_seed(1 + rank)
@@ -325,6 +327,9 @@ def test_two_processes_agree_with_one_and_resume_exactly(tmp_path):
     )
     for row, expected in zip(two_record["history"], one_record["history"], strict=True):
         assert row == pytest.approx(expected, rel=1e-5)
+    for folder in ("one", "two", "killed"):
+        epochs = [int(row["epoch"]) for row in logged(tmp_path / folder)]
+        assert epochs == [1, 2, 3, 4, 5, 6, 7], "one process writes, and no row twice"
     assert again_record["history"] == two_record["history"]
     for key in two:
         assert torch.equal(again[key], two[key]), key
@@ -717,10 +722,10 @@ def test_silent_unless_asked(capfd, monkeypatch):
     noisy_run()
     assert capfd.readouterr() == ("", "")
     noisy_run(progress=True)
-    assert "60/60" in capfd.readouterr().err
+    assert "1.20k/1.20k" in capfd.readouterr().err, "of examples"
     monkeypatch.setenv("COMPANION_PROGRESS", "1")
     noisy_run()
-    assert "60/60" in capfd.readouterr().err
+    assert " examples/s" in capfd.readouterr().err
     monkeypatch.setenv("COMPANION_PROGRESS", "0")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     noisy_run()
@@ -741,6 +746,106 @@ def test_stored_outputs_hold_no_bar(person):
 
     Client(notebook, resources={"metadata": {"path": str(ROOT)}}).execute()
     assert notebook.cells[0].outputs[0].text == f"{person}\n"
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def logged(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_log_has_a_row_an_epoch_as_the_history_does(tmp_path):
+    _, history = noisy_run(log=tmp_path / "new")
+    rows = logged(tmp_path / "new")
+    assert [float(row.pop("examples_per_second")) > 0 for row in rows] == [True] * EPOCHS
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == history
+    assert_same(noisy_run(), noisy_run(log=tmp_path / "again"))
+
+
+def test_the_speed_is_of_the_examples_since_the_row_before(tmp_path, monkeypatch):
+    clock = iter([10.0, 12.0, 17.0])
+    monkeypatch.setattr(logs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    log = logs.Log(tmp_path, 4, batch_size=10)
+    log.add({"step": 10})
+    log.add({"step": 20})
+    assert [row["examples_per_second"] for row in logged(tmp_path)] == ["30.0", "20.0"]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
+    """It saved in epoch 3, logged epoch 4, and was killed in epoch 5."""
+    descend, path = Run.descend, tmp_path / "run"
+
+    def killed(run, *arguments):
+        if run.step == 25:
+            run.save()
+        if run.step == 45:
+            raise Killed
+        descend(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "descend", killed)
+        with pytest.raises(Killed):
+            noisy_run(path, log=tmp_path)
+    before = logged(tmp_path)
+    assert [row["epoch"] for row in before] == ["1", "2", "3", "4"]
+    _, history = noisy_run(path, log=tmp_path)
+    rows = logged(tmp_path)
+    assert [int(row["epoch"]) for row in rows] == [row["epoch"] for row in history]
+    assert rows[:2] == before[:2], "with the speed that they had"
+    assert [float(row["train"]) for row in rows] == history["train"]
+
+
+def test_tensorboard_is_told_the_same(tmp_path, monkeypatch):
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            told.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            told.append((name, value, step))
+
+        flush = close = lambda self: told.append("kept")
+
+    board = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    _, history = noisy_run(log=tmp_path, epochs=1)
+    (row,) = logged(tmp_path)
+    speed = float(row["examples_per_second"])
+    assert told[0] == (str(tmp_path), 1)
+    assert {*told[1:-2]} == {
+        (name, history[0].get(name, speed), 10)
+        for name in ("train", "validation", "learning_rate", "examples_per_second")
+    }
+    assert told[-2:] == ["kept", "kept"], "flushed, then closed"
+
+
+def test_without_tensorboard_there_is_a_csv_file_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    noisy_run(log=tmp_path, epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_a_compiled_run_calls_compiled_modules(monkeypatch):
+    """That the code is faster is torch's concern; that it is asked for, once a module, is ours."""
+    asked = []
+
+    def compiled(module):
+        asked.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    noisy_run(epochs=1)
+    assert asked == []
+    weights, _ = noisy_run(epochs=1, compiled=True)
+    assert len(asked) == 1
+    assert_same((weights, []), (noisy_run(epochs=1)[0], []))
 
 
 # --- the autoregressive models, which bring sums in blocks and other memory layouts -------------

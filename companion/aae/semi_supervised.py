@@ -102,6 +102,8 @@ def fit_semi_supervised(
     path: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     precision: str = "no",
+    compiled: bool = False,
+    log: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train encoder, decoder and both critics in place, Eq. (semi-supervised-loss).
@@ -113,7 +115,7 @@ def fit_semi_supervised(
         critic_noise: standard deviation of normal noise on whatever the critic of kinds is shown,
                       without which it tells certain from almost certain, and teaches little.
         loss, weight, learning_rate, betas, schedule, watch: as of `fit_aae`.
-        seed, path, device, precision, progress: as of `training.fit`.
+        seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``, each of
         both critics together, and, with labels, their cross-entropy ``L_y``.
@@ -134,6 +136,8 @@ def fit_semi_supervised(
         path=path,
         device=device,
         precision=precision,
+        compiled=compiled,
+        log=log,
         progress=progress,
         settings={"weight": weight, "label_weight": label_weight, "critic_noise": critic_noise},
     )

@@ -33,6 +33,8 @@ def fit_aae(
     path: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     precision: str = "no",
+    compiled: bool = False,
+    log: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> History:
     r"""Train the three players in place; after each batch the critic's step, then the others'.
@@ -48,7 +50,7 @@ def fit_aae(
         learning_rate: of encoder and decoder, and of the critic, or one for all.
         watch:  called with the players and the number of steps done, after each of them.
         betas:  of Adam, for all players.
-        schedule, seed, path, device, precision, progress: as of `training.fit`.
+        schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``.
     Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their sum.
@@ -63,6 +65,8 @@ def fit_aae(
         path=path,
         device=device,
         precision=precision,
+        compiled=compiled,
+        log=log,
         progress=progress,
         settings={"weight": weight},
     )

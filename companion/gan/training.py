@@ -81,6 +81,8 @@ def fit_gan(
     path: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     precision: str = "no",
+    compiled: bool = False,
+    log: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train both players in place, with Adam; after each batch one player's step, then the other's.
@@ -91,7 +93,7 @@ def fit_gan(
         discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
         penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`.
         watch:         called with the players and the number of steps done, after each of them.
-        schedule, seed, path, device, precision, progress: as of `training.fit`.
+        schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
     Returns: one row an epoch with the mean losses ``L_D`` and ``L_G``.
     """
@@ -103,6 +105,8 @@ def fit_gan(
         path=path,
         device=device,
         precision=precision,
+        compiled=compiled,
+        log=log,
         progress=progress,
         settings={"discriminator_steps": discriminator_steps},
     )

@@ -48,6 +48,8 @@ def fit(
     save_every: float = 60.0,
     device: str | torch.device | None = None,
     precision: str = "no",
+    compiled: bool = False,
+    log: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train a model by gradient ascent on ``model(x).mean()``.
@@ -72,6 +74,10 @@ def fit(
         device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
         precision:     "no" (float32), or autocast to "bf16" or "fp16"; "fast" is "bf16" where the
                        device has matrix units for it, which pays for convolutions, else "no".
+        compiled:      let `torch.compile` make faster code, in the first steps; pays for
+                       convolutions and long runs.
+        log:           folder for ``log.csv``, a row an epoch, and TensorBoard's events where it is
+                       installed.
         progress:      show a bar; left out: only if someone is there to see it.
 
     Returns: one row an epoch: epoch, step, train and validation (mean objectives, nats; the
@@ -93,6 +99,8 @@ def fit(
         save_every=save_every,
         device=device,
         precision=precision,
+        compiled=compiled,
+        log=log,
         progress=progress,
         settings=settings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from companion.training import checkpoint, devices, process
+from companion.training.logs import Log
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -38,7 +40,8 @@ class Run:
     Args:
         steps:    the run's length.
         settings: the caller's own settings (JSON); a checkpoint made under others is refused.
-        schedule, warmup, seed, path, save_every, device, precision, progress: as in `fit`.
+        schedule, warmup, seed, path, save_every, device, precision, compiled, log, progress: as in
+            `fit`.
 
     Attributes: ``step`` (from 0; the one under way), ``history``, ``device``, ``rank``, ``world``;
         ``kept``, tensors of the caller's that travel with the checkpoint.
@@ -55,6 +58,8 @@ class Run:
         save_every: float = 60.0,
         device: str | torch.device | None = None,
         precision: str = "no",
+        compiled: bool = False,
+        log: str | os.PathLike | None = None,
         progress: bool | None = None,
         settings: dict | None = None,
     ):
@@ -66,6 +71,7 @@ class Run:
         self.accelerator, self.device = devices.accelerator(device, precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.progress = (process.watched() if progress is None else progress) and self.rank == 0
+        self.compiled, self.folder = compiled, log if self.rank == 0 else None
         self.step, self.finished, self.history = 0, steps == 0, History()
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
@@ -93,6 +99,7 @@ class Run:
                 devices.share_buffers(item)
                 self.settings[name] = checkpoint.signature(item)
                 item = self.accelerator.prepare_model(devices.Call(item))
+                item = torch.compile(item) if self.compiled else item
             else:
                 self.optimizers[name] = item
                 for group in item.param_groups:
@@ -115,10 +122,19 @@ class Run:
         self._resume()
         for module in self.modules.values():
             module.train()
+        log = None if self.folder is None else Log(self.folder, self.step, data.batch_size)
         generators, wish = process.generators(self.device), 0
         terminal, silent = sys.stderr.isatty(), not self.progress
         with (
-            tqdm(total=self.steps, initial=self.step, leave=terminal, disable=silent) as bar,
+            tqdm(
+                total=self.steps * data.batch_size,
+                initial=self.step * data.batch_size,
+                unit=" examples",
+                unit_scale=True,
+                leave=terminal,
+                disable=silent,
+            ) as bar,
+            contextlib.ExitStack() if log is None else contextlib.closing(log),
             process.reproducible(generators),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
@@ -130,10 +146,12 @@ class Run:
                 yield data.batch(self.step, self.rank, self.world)
                 self.step += 1
                 self.finished |= self.step == self.steps
-                bar.update()
+                bar.update(data.batch_size)
                 if self.step % len(data) == 0 or self.finished:
                     self._end_epoch(math.ceil(self.step / len(data)))
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history[-1].items()})
+                    if log is not None:
+                        log.add(self.history[-1])
                 wish = self._wish()
                 if wish:
                     self.save()

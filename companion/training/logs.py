@@ -1,0 +1,60 @@
+"""A training run's history on disk: a CSV file, and TensorBoard's events where it is installed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from pathlib import Path
+
+from companion.data.files import replace
+
+
+class Log:
+    """Writes a row an epoch to ``log.csv`` of a folder, and its numbers to TensorBoard.
+
+    The file is replaced whole, so that a run that is killed leaves no half of a row, and one that
+    goes on from its checkpoint leaves no row twice.
+
+    Args:
+        folder:     is made if it is not there.
+        step:       the run goes on from here: what an earlier try logged beyond it is dropped.
+        batch_size: of a step, for the speed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, step: int, batch_size: int):
+        self.path, self.batch_size = Path(folder) / "log.csv", batch_size
+        self.rows: list[dict] = []
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        self._last = step, time.perf_counter()
+
+    def add(self, row: dict) -> None:
+        """Write a row: ``step`` (of those done) and numbers, to which the speed is added."""
+        now, (step, since) = time.perf_counter(), self._last
+        self._last = row["step"], now
+        speed = (row["step"] - step) * self.batch_size / (now - since)
+        self.rows.append(row | {"examples_per_second": round(speed, 1)})
+        names = list(dict.fromkeys(name for each in self.rows for name in each))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        replace(self.path, text.getvalue().encode())
+        if self._board is not None:
+            for name in self.rows[-1].keys() - {"epoch", "step"}:
+                self._board.add_scalar(name, self.rows[-1][name], row["step"])
+            self._board.flush()
+
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
