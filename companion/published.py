@@ -23,39 +23,35 @@ class Published(NamedTuple):
 
     Args:
         model:    with what tells it from its neighbours.
-        family:   a name of `companion.families`.
         nll:      negative log-likelihood, or an estimate of it that is too high on average.
         protocol: one of the three above.
         source:   a key of the bibliography: where the score was published.
     """
 
     model: str
-    family: str
     nll: float
     protocol: str
     source: str
 
 
-_AR, _VAE = "Autoregressive model", "Variational autoencoder"
-
 SCORES = (
-    Published("FVSBN", _AR, 96.58, REDRAWN, "hotaj2020pytorch"),
-    Published("NADE, 500 units", _AR, 85.65, REDRAWN, "hotaj2020pytorch"),
-    Published("MADE, 8,000 units", _AR, 84.87, REDRAWN, "hotaj2020pytorch"),
-    Published("PixelCNN", _AR, 81.45, REDRAWN, "hotaj2020pytorch"),
-    Published("gated PixelCNN", _AR, 81.50, REDRAWN, "hotaj2020pytorch"),
-    Published("ImageGPT", _AR, 79.17, REDRAWN, "hotaj2020pytorch"),
-    Published("PixelSNAIL", _AR, 78.61, REDRAWN, "hotaj2020pytorch"),
-    Published("NADE", _AR, 88.33, STATIC, "germain2015made"),
-    Published("MADE, two layers, 32 masks", _AR, 86.64, STATIC, "germain2015made"),
-    Published("PixelCNN", _AR, 81.30, STATIC, "oord2016pixel"),
-    Published("PixelRNN, diagonal BiLSTM", _AR, 79.20, STATIC, "oord2016pixel"),
-    Published("VAE, 1 layer", _VAE, 86.76, IWAE, "burda2016importance"),
-    Published("IWAE-5, 1 layer", _VAE, 85.54, IWAE, "burda2016importance"),
-    Published("IWAE-50, 1 layer", _VAE, 84.78, IWAE, "burda2016importance"),
-    Published("VAE, 2 layers", _VAE, 85.33, IWAE, "burda2016importance"),
-    Published("IWAE-5, 2 layers", _VAE, 83.89, IWAE, "burda2016importance"),
-    Published("IWAE-50, 2 layers", _VAE, 82.90, IWAE, "burda2016importance"),
+    Published("FVSBN", 96.58, REDRAWN, "hotaj2020pytorch"),
+    Published("NADE, 500 units", 85.65, REDRAWN, "hotaj2020pytorch"),
+    Published("MADE, 8,000 units", 84.87, REDRAWN, "hotaj2020pytorch"),
+    Published("PixelCNN", 81.45, REDRAWN, "hotaj2020pytorch"),
+    Published("gated PixelCNN", 81.50, REDRAWN, "hotaj2020pytorch"),
+    Published("ImageGPT", 79.17, REDRAWN, "hotaj2020pytorch"),
+    Published("PixelSNAIL", 78.61, REDRAWN, "hotaj2020pytorch"),
+    Published("NADE", 88.33, STATIC, "germain2015made"),
+    Published("MADE, two layers, 32 masks", 86.64, STATIC, "germain2015made"),
+    Published("PixelCNN", 81.30, STATIC, "oord2016pixel"),
+    Published("PixelRNN, diagonal BiLSTM", 79.20, STATIC, "oord2016pixel"),
+    Published("VAE, 1 layer", 86.76, IWAE, "burda2016importance"),
+    Published("IWAE-5, 1 layer", 85.54, IWAE, "burda2016importance"),
+    Published("IWAE-50, 1 layer", 84.78, IWAE, "burda2016importance"),
+    Published("VAE, 2 layers", 85.33, IWAE, "burda2016importance"),
+    Published("IWAE-5, 2 layers", 83.89, IWAE, "burda2016importance"),
+    Published("IWAE-50, 2 layers", 82.90, IWAE, "burda2016importance"),
 )
 
 

@@ -3,11 +3,9 @@
 Further below, what the exercises claim of errors, draws and bounds is put to the test.
 """
 
-import ast
 import itertools
 import math
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +19,7 @@ from companion.distributions import IndependentBernoulli
 from companion.exercises import comparing_the_models as comparing
 from companion.experiments import comparison
 from companion.vae import one_layer
+from tests.hints import assert_every_hint_is_given
 
 # --- answers as the chapter has them, or nearly so ---------------------------------------------
 
@@ -446,22 +445,9 @@ def test_the_empty_answers_of_the_chapter_are_no_attempts():
 
 
 def test_every_hint_is_given_to_somebody():
-    told = []
-    for check, answer, _ in WRONG:
-        with pytest.raises(AssertionError) as problem:
-            check.check(answer)
-        told.append(str(problem.value))
-    tree = ast.parse(Path(comparing.__file__).read_text(encoding="utf-8"))
-    hints = {
-        node.value
-        for function in tree.body
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(ast.Module(function.body[1:], []))  # without the docstring
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
-    } - set(REASONS.values())
-    unused = [hint for hint in hints if not any(hint in message for message in told)]
-    assert len(hints) > 90
-    assert not unused, "\n".join(unused)
+    assert_every_hint_is_given(
+        comparing, WRONG, least=90, functions=("check", "_"), names=REASONS.values()
+    )
 
 
 # --- what the checks and the solutions rest on ---------------------------------------------------

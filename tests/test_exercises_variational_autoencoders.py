@@ -3,9 +3,7 @@
 Further below, the small models that the detective is handed are themselves examined, by quadrature.
 """
 
-import ast
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from companion import checks, evaluation
 from companion.exercises import variational_autoencoders as ve
 from companion.vae import elbo, iwae
+from tests.hints import assert_every_hint_is_given
 
 # --- answers as the chapter has them, or nearly so ---------------------------------------------
 
@@ -373,22 +372,7 @@ def test_chance_does_not_decide(seed, monkeypatch):
 
 
 def test_every_hint_is_given_to_somebody():
-    told = []
-    for check, answer, _ in WRONG:
-        with pytest.raises(AssertionError) as error:
-            check.check(answer)
-        told.append(str(error.value))
-    tree = ast.parse(Path(ve.__file__).read_text(encoding="utf-8"))
-    hints = {
-        node.value
-        for function in tree.body
-        if isinstance(function, ast.FunctionDef) and function.name.startswith(("check", "_broken"))
-        for node in ast.walk(ast.Module(function.body[1:], []))  # without the docstring
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
-    }
-    unused = [hint for hint in hints if not any(hint in message for message in told)]
-    assert len(hints) > 60
-    assert not unused, "\n".join(unused)
+    assert_every_hint_is_given(ve, WRONG, least=60, functions=("check", "_broken"))
 
 
 # --- what the checks rest on -------------------------------------------------------------------

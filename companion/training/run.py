@@ -134,7 +134,7 @@ class Run:
                 leave=terminal,
                 disable=silent,
             ) as bar,
-            contextlib.ExitStack() if log is None else contextlib.closing(log),
+            contextlib.nullcontext() if log is None else contextlib.closing(log),
             process.reproducible(generators),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
