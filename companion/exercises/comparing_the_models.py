@@ -11,6 +11,7 @@ from companion.exercises import exercise
 from companion.exercises._shared import assert_named, near, shape_of, two_numbers
 from companion.experiments import comparison
 from companion.families import FAMILIES
+from companion.presets import D, Preset
 
 
 @exercise("ex-difference")
@@ -244,9 +245,9 @@ def check_claims(reasons):
 
 @exercise("ex-own-contender")
 def check_contender(contender):
-    """A `comparison.Contender` that can be built, scored and asked for drawings; not trained."""
-    assert isinstance(contender, comparison.Contender), (
-        f"a comparison.Contender is wanted, not {type(contender).__name__}: it also says how the "
+    """A `companion.presets.Preset` that can be built, scored and asked to draw; not trained."""
+    assert isinstance(contender, Preset), (
+        f"a presets.Preset is wanted, not {type(contender).__name__}: it also says how the "
         "model is trained and scored"
     )
     families = [family.name for family in FAMILIES]
@@ -263,7 +264,7 @@ def check_contender(contender):
     assert isinstance(model, nn.Module), f"build makes a {type(model).__name__}: and the module?"
     assert model is not contender.build(), "build gives the same model twice: who begins afresh?"
     try:
-        inspect.signature(contender.train).bind(model, torch.zeros(1, comparison.D), 0, None)
+        inspect.signature(contender.train).bind(model, torch.zeros(1, D), 0, None)
     except TypeError as problem:
         raise AssertionError(
             "train takes a model, the grey images, a seed and a device, in this order: what else "
@@ -276,7 +277,7 @@ def check_contender(contender):
         f"the likelihood is not {kind!r}: the model has "
         + ("log_prob", "log_w", "neither log_prob nor log_w")[kinds.index(best)]
     )
-    x = torch.zeros(3, comparison.D)
+    x = torch.zeros(3, D)
     x[1:, ::2] = 1
     with torch.no_grad():
         if kind != "none":
@@ -291,9 +292,7 @@ def check_contender(contender):
             assert near(scores[1], scores[2]), "the same picture got two scores"
         assert hasattr(model, "sample"), "the model has no sample: how is it to draw?"
         drawn = comparison.drawings(model, 2)
-    assert drawn.shape == (2, comparison.D), (
-        f"two drawings are {shape_of(drawn)}, not {(2, comparison.D)}"
-    )
+    assert drawn.shape == (2, D), f"two drawings are {shape_of(drawn)}, not {(2, D)}"
 
 
 # --- helpers ------------------------------------------------------------------------------------

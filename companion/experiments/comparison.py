@@ -17,24 +17,18 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import companion
 from companion import data, divergences, evaluation, results, sample_scores, training
-from companion.aae import AAE, fit_aae
-from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN
-from companion.distributions import BernoulliMixture, IndependentBernoulli
+from companion.aae import AAE
 from companion.experiments.common import in_words, markdown
 from companion.features import DigitFeatures
-from companion.gan import dcgan, fit_gan
-from companion.nn import free_parameters, mlp
-from companion.vae import ConditionalBernoulli, iwae, one_layer, two_layers
+from companion.nn import free_parameters
+from companion.presets import CHAPTER, Preset
 
 EXPERIMENT = "comparison"
 DRAWS = 3000  # for the scores of drawings, and as many test images
@@ -43,178 +37,25 @@ FEW = 50  # the same where throws are compared
 THROWS = range(data.SEEDS["test"], data.SEEDS["test"] + 5)  # seeds; the first is the book's throw
 WEIGHTS = Path(companion.__file__).parent / "_data" / "weights"
 
-D = 784
 NOT_RUN = "not yet run"
 SCORES_OF_DRAWINGS = {"frechet": 0, "precision": 2, "recall": 2, "wrong_kind": 0}  # digits
 
-
-class Contender(NamedTuple):
-    """A model, how to train it, and what can be asked of it.
-
-    Args:
-        family:     a name of `companion.families`.
-        build:      makes the untrained model.
-        train:      trains it in place: (model, grey images uint8 ``(N, 784)``, seed, device).
-        likelihood: "exact", "bound" (estimated by importance sampling), or "none".
-        shipped:    its trained weights travel with the package.
-    """
-
-    family: str
-    build: Callable[[], nn.Module]
-    train: Callable[..., None]
-    likelihood: str
-    shipped: bool = False
-
-
-# --- how each is trained -------------------------------------------------------------------------
-
-
-def by_counting(model: IndependentBernoulli, images: Tensor, seed: int, device=None) -> None:
-    """The share of black in each pixel, of one throw of the training images."""
-    model.fit(data.binarize(images, seed=data.SEEDS["train"]))
-
-
-def by_expectation(
-    model: BernoulliMixture, images: Tensor, seed: int, device=None, *, epochs: int, batch_size: int
-) -> None:
-    """Expectation-maximisation on mini-batches, from some training images."""
-    torch.manual_seed(seed)
-    model.start_from(images[torch.randperm(len(images))[: len(model.probs)]] / 255)
-    model.fit(data.Batches(images, batch_size, dynamic=True, seed=seed), epochs)
-
-
-def by_gradient(
-    model: nn.Module,
-    images: Tensor,
-    seed: int,
-    device: str | torch.device | None = None,
-    *,
-    batch_size: int,
-    **settings,
-) -> None:
-    """Gradient ascent on the log-likelihood, or on a bound of it."""
-    model.start_from((images / 255).mean(0))
-    batches = data.Batches(images, batch_size, dynamic=True, seed=seed)
-    training.fit(model, batches, seed=seed, device=device, **settings)
-
-
-def by_game_of_codes(
-    model: AAE, images: Tensor, seed: int, device=None, *, batch_size: int, **settings
-) -> None:
-    """The three players of `companion.aae.fit_aae`."""
-    model.decoder.start_from((images / 255).mean(0))
-    batches = data.Batches(images, batch_size, dynamic=True, seed=seed)
-    fit_aae(model, batches, seed=seed, device=device, **settings)
-
-
-def by_game_of_pictures(
-    model: nn.Module, images: Tensor, seed: int, device=None, *, batch_size: int, **settings
-) -> None:
-    """The two players of `companion.gan.fit_gan`, on grey images."""
-    grey = images.reshape(-1, 1, 28, 28) / 255
-    model.to(memory_format=torch.channels_last)
-    batches = data.Batches(grey, batch_size, seed=seed)
-    fit_gan(model, batches, seed=seed, device=device, **settings)
-
-
-def normal_codes(count: int, latent: int = 8) -> Tensor:
-    """Draws of a standard normal prior."""
-    return torch.randn(count, latent)
-
-
-def aae(latent: int = 8, hidden: int = 200) -> AAE:
-    """The adversarial autoencoder of its chapter, with a deterministic encoder."""
-
-    def body(inputs):
-        return mlp(inputs, hidden, hidden, activation=nn.ReLU)
-
-    encoder = nn.Sequential(body(D), nn.Linear(hidden, latent))
-    critic = nn.Sequential(body(latent), nn.Linear(hidden, 1), nn.Flatten(0))
-    decoder = ConditionalBernoulli(body(latent), hidden, D)
-    return AAE(encoder, decoder, critic, partial(normal_codes, latent=latent))
-
-
-_small = {"channels": 32, "layers": 3, "kernel": 5, "first_kernel": 15}
-_dcgan = {"epochs": 5, "learning_rate": 4e-3, "betas": (0.5, 0.99), "schedule": "cosine"}
-
+# Those of the chapters' models that differ in kind, and not only in a layer.
 CONTENDERS = {
-    "independent pixels": Contender(
-        "Bernoulli mixture", partial(IndependentBernoulli, D), by_counting, "exact"
-    ),
-    "mixture of 100": Contender(
-        "Bernoulli mixture",
-        partial(BernoulliMixture, D, 100),
-        partial(by_expectation, epochs=10, batch_size=1000),
-        "exact",
-    ),
-    "FVSBN": Contender(
-        "Autoregressive model",
-        partial(FVSBN, D),
-        partial(by_gradient, batch_size=250, epochs=8, learning_rate=3e-2),
-        "exact",
-    ),
-    "NADE": Contender(
-        "Autoregressive model",
-        partial(NADE, D, hidden=100),
-        partial(by_gradient, batch_size=100, epochs=4, learning_rate=3e-2, warmup=0.02),
-        "exact",
-    ),
-    "MADE": Contender(
-        "Autoregressive model",
-        partial(MADE, D, hidden=(500,)),
-        partial(by_gradient, batch_size=250, epochs=24, learning_rate=5e-3),
-        "exact",
-        shipped=True,
-    ),
-    "gated PixelCNN": Contender(
-        "Autoregressive model",
-        partial(GatedPixelCNN, **_small),
-        partial(
-            by_gradient, batch_size=64, epochs=2, learning_rate=1e-2, warmup=0.05, precision="fast"
-        ),
-        "exact",
-        shipped=True,
-    ),
-    "VAE": Contender(
-        "Variational autoencoder",
-        one_layer,
-        partial(by_gradient, batch_size=250, epochs=60, learning_rate=3e-3),
-        "bound",
-        shipped=True,
-    ),
-    "IWAE-5": Contender(
-        "Variational autoencoder",
-        partial(one_layer, bound=iwae, samples=5),
-        partial(by_gradient, batch_size=250, epochs=60, learning_rate=3e-3),
-        "bound",
-    ),
-    "VAE, 2 layers": Contender(
-        "Variational autoencoder",
-        two_layers,
-        partial(by_gradient, batch_size=250, epochs=60, learning_rate=3e-3),
-        "bound",
-    ),
-    "AAE": Contender(
-        "Adversarial autoencoder",
-        aae,
-        partial(
-            by_game_of_codes,
-            batch_size=100,
-            epochs=20,
-            weight=20.0,
-            learning_rate=3e-3,
-            betas=(0.5, 0.9),
-        ),
-        "none",
-        shipped=True,
-    ),
-    "DCGAN": Contender(
-        "GAN",
-        dcgan,
-        partial(by_game_of_pictures, batch_size=32, precision="fast", **_dcgan),
-        "none",
-        shipped=True,
-    ),
+    name: CHAPTER[name]
+    for name in (
+        "independent pixels",
+        "mixture of 100",
+        "FVSBN",
+        "NADE",
+        "MADE",
+        "gated PixelCNN",
+        "VAE",
+        "IWAE-5",
+        "VAE, 2 layers",
+        "AAE",
+        "DCGAN",
+    )
 }
 
 
@@ -237,7 +78,7 @@ def likelihood(model: nn.Module, kind: str, images: Tensor) -> dict:
     """The score of the test images, nats, and how it is spread over throws.
 
     Args:
-        kind:   as of `Contender`.
+        kind:   as of `companion.presets.Preset`.
         images: grey test images, uint8 ``(N, 784)``.
 
     Returns: ``nll`` and ``standard_error``, over images; ``tenth``, the score of every tenth image,
@@ -448,7 +289,7 @@ def cost_table(rows: dict[str, dict]) -> str:
     return markdown(header, lines)
 
 
-def _beside(rows: dict[str, dict]) -> list[tuple[str, Contender, dict | None]]:
+def _beside(rows: dict[str, dict]) -> list[tuple[str, Preset, dict | None]]:
     return [(name, made, rows.get(name)) for name, made in CONTENDERS.items()]
 
 

@@ -1,97 +1,128 @@
-"""The models of `companion.presets`, trained at full scale, beside the published figures.
+"""The models of `companion.presets.PAPER` beside the published figures.
 
-Meant for a GPU. Without a name it prints the table. A run that was interrupted goes on from its
-checkpoint; a preset that has its row is not run again::
+Meant for a GPU; some rows are within reach of two cores. Each takes two commands, of which the
+first may be interrupted and called again::
 
-    python -m companion.experiments.full_scale "Gated PixelCNN"
+    python -m companion train gated-pixelcnn --preset paper
+    python -m companion evaluate gated-pixelcnn --preset paper --record
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
+import hashlib
+import shutil
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from companion import data, evaluation, results, training
-from companion.experiments.common import in_words, markdown
+from companion import data, evaluation, results, runs, training
+from companion.experiments import comparison
+from companion.experiments.common import markdown
+from companion.families import FAMILIES
+from companion.features import DigitFeatures
 from companion.nn import free_parameters
-from companion.presets import PRESETS
+from companion.presets import PAPER, Preset
 
 EXPERIMENT = "full-scale"
+K = 5000  # draws of the latents for each image, as in the sources
 
 
 def recipe(name: str) -> dict:
-    """A preset in names and numbers, as its row keeps it: a row made by another one is outdated."""
-    preset = PRESETS[name]
-    kept = {"parameters": free_parameters(preset.model()), "batch_size": preset.batch_size}
-    if preset.samples is not None:
-        kept["samples"] = preset.samples
-    functions = {"model": preset.model} | preset.settings
-    return kept | {key: in_words(value) for key, value in functions.items()}
+    """A preset's recipe in names and numbers: a row made by another one is outdated."""
+    preset = PAPER[name]
+    return runs.recipe(preset) | ({"samples": K} if preset.likelihood == "bound" else {})
 
 
-def train_preset(
-    name: str,
-    *,
-    path: str | os.PathLike,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    train: Tensor | None = None,
-    test: Tensor | None = None,
-) -> dict[str, float]:
-    """Train a preset and score it on test images that are drawn once, the book's own draw.
-
-    The published figures are of other draws, whose scores differ by about 0.1 nats.
+def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int = K) -> dict:
+    """What is asked of a trained model.
 
     Args:
-        name:      a key of ``PRESETS``.
-        path:      checkpoint file; if it exists, the run goes on from it.
-        device:    as of `training.fit`.
-        precision: as of `training.fit`; left out: the preset's.
-        train:     grey images, uint8, ``(N, 784)``; left out: all 60,000.
-        test:      grey images, uint8, ``(N, 784)``; left out: all 10,000.
+        model: of the preset, on the device that is to compute.
+        test:  grey test images, uint8 ``(N, 784)``.
+        draws: of the latents for each image, where the likelihood is a bound.
 
-    Returns: ``nll`` and its ``standard_error`` over the test images, nats; where it is estimated by
-        importance sampling, and therefore a little too high on average, the ``effective_samples``;
-        ``seconds`` of training, unless the run went on from a checkpoint.
+    Returns: ``nll`` of the book's throw of the test images and its ``standard_error``, nats, and
+        for a bound ``samples`` and ``effective_samples``; where there is no likelihood the scores
+        of drawings, as of `companion.experiments.comparison.quality`.
     """
-    mnist = data.mnist()
-    if train is None:
-        train = torch.cat([mnist.train.images, mnist.validation.images]).flatten(1)
-    test = mnist.test.images.flatten(1) if test is None else test
-    preset = PRESETS[name]
-    torch.manual_seed(0)
-    model = preset.model()
-    model.start_from(train.mean(0, dtype=torch.float64) / 255)
-    settings = preset.settings | ({} if precision is None else {"precision": precision})
-    batches = data.Batches(train, preset.batch_size, dynamic=True)
-    whole = not Path(path).exists()
-    start = time.perf_counter()
-    training.fit(model, batches, path=path, device=device, **settings)
-    seconds = time.perf_counter() - start
-    values = score(model, data.binarize(test, seed=data.SEEDS["test"]), preset.samples)
-    return values | ({"seconds": round(seconds, 1)} if whole else {})
-
-
-def score(model: nn.Module, x: Tensor, samples: int | None) -> dict[str, float]:
-    """The negative log-likelihood of binary images, exactly or with so many draws for each."""
-    if samples is None:
+    if preset.likelihood == "none":
+        model.cpu()
+        drawn = comparison.drawings(model, comparison.DRAWS)
+        return comparison.quality(drawn, comparison.real_images(test), DigitFeatures.pretrained())
+    x = data.binarize(test, seed=data.SEEDS["test"])
+    if preset.likelihood == "exact":
         found = evaluation.nll(model, x, batch_size=250)
+        values = {}
     else:  # 25,000 draws at a time: below 1 GB
-        found = evaluation.importance_sampled_nll(model, x, samples, batch_size=100, chunk=250)
-    values = {key: round(value, 4) for key, value in found._asdict().items()}
-    return {"nll": values.pop("mean")} | values
+        found = evaluation.importance_sampled_nll(model, x, draws, batch_size=100, chunk=250)
+        values = {"samples": draws, "effective_samples": round(found.effective_samples, 2)}
+    values["standard_error"] = round(found.standard_error, 4)
+    return {"nll": round(found.mean, 4)} | values
+
+
+def weights_of(name: str) -> Path:
+    """Where the weights of a shipped preset are."""
+    return comparison.WEIGHTS / f"paper-{runs.slug(name)}.safetensors"
+
+
+def shipped(name: str) -> nn.Module:
+    """A trained model, from the weights that travel with the package (half precision).
+
+    Raises: KeyError for a name that is not there; ValueError if its weights do not travel.
+    """
+    if not PAPER[name].shipped:
+        some = ", ".join(each for each, preset in PAPER.items() if preset.shipped)
+        raise ValueError(
+            f"the weights of {name!r} do not travel with the package; those do: {some}"
+        )
+    model = PAPER[name].build().half()
+    return training.load_model(model, weights_of(name)).float().eval().requires_grad_(False)
+
+
+def record(name: str, folder: Path, test: Tensor | None = None, device: str = "cpu") -> dict:
+    """Measure a trained run and store its row; if the preset is shipped, its weights as well.
+
+    Args:
+        name:   a key of ``PAPER``.
+        folder: of the run, as of `companion.runs.train`.
+        test:   grey test images; left out: all 10,000.
+        device: that computes.
+
+    Returns: the row.
+    Raises:  ValueError if the run is not finished, or its recipe is not the preset's.
+    """
+    run, preset = runs.read(folder), PAPER[name]
+    if run is None or not run["finished"]:
+        raise ValueError(f"{folder} holds no finished run: train the model first")
+    if run["recipe"] != runs.recipe(preset):
+        raise ValueError(f"{folder} was trained by another recipe than the preset's: no row of it")
+    model = runs.load(name, "paper", folder / "model.safetensors")
+    ours = {key: run[key] for key in ("precision", "compiled")} | {"recipe": recipe(name)}
+    weights = folder / "half.safetensors"
+    if preset.shipped:  # what is measured is what is shipped: rounded to half precision
+        training.save_model(model.half(), weights)
+        model = model.float()
+        ours["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if test is None:
+        test = runs.images(preset)[2]
+    start = time.perf_counter()
+    torch.manual_seed(run["seed"])
+    values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
+    values |= measure(model.to(device), preset, test)
+    values["score_seconds"] = round(time.perf_counter() - start, 1)
+    if preset.shipped:
+        comparison.WEIGHTS.mkdir(exist_ok=True)
+        shutil.move(weights, weights_of(name))
+    settings = {"model": name, "seed": run["seed"]}
+    return results.add(EXPERIMENT, settings, values, run["provenance"] | ours)
 
 
 def current_rows(name: str) -> list[dict]:
-    """The stored row of a preset, if it was made by the preset as it is now."""
-    rows, made_by = results.rows(EXPERIMENT, model=name), recipe(name)
-    return [row for row in rows if row["provenance"]["recipe"] == made_by]
+    """The stored rows of a preset that were made by its recipe as it is now, one for each seed."""
+    rows = results.rows(EXPERIMENT, model=name)
+    return [row for row in rows if row["provenance"]["recipe"] == recipe(name)]
 
 
 def table(chapter: str | None = None) -> str:
@@ -99,42 +130,22 @@ def table(chapter: str | None = None) -> str:
 
     Args: chapter: the stem of its notebook.
     """
-    chosen = {n: preset for n, preset in PRESETS.items() if chapter in (None, preset.chapter)}
+    families = {each.name for each in FAMILIES if chapter in (None, each.chapter)}
+    chosen = {
+        name: preset
+        for name, preset in PAPER.items()
+        if preset.published is not None and preset.family in families
+    }
     if not chosen:
         raise ValueError(f"no preset belongs to a chapter named {chapter!r}")
     lines = []
     for name, preset in chosen.items():
-        ours = [
-            f"{row['values']['nll']:.2f} ± {row['values']['standard_error']:.2f}"
-            for row in current_rows(name)
-        ]
-        parameters = f"{recipe(name)['parameters']:,}"
-        lines.append([name, parameters, *(ours or ["not yet run"]), f"{preset.published.nll:.2f}"])
-    return markdown(["model", "parameters", "NLL", "published"], lines)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", nargs="?", choices=PRESETS, help="left out: print the table")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=["no", "bf16", "fp16", "fast"])
-    parser.add_argument("--path", help="checkpoint file; left out: runs/NAME.safetensors")
-    chosen = parser.parse_args(arguments)
-
-    if chosen.name and not current_rows(chosen.name):
-        precision = chosen.precision or PRESETS[chosen.name].settings.get("precision", "no")
-        command = ["python", "-m", "companion.experiments.full_scale", chosen.name]
-        command += ["--device", chosen.device, "--precision", precision]
-        provenance = results.provenance(shlex.join(command), chosen.device)
-        path = chosen.path or Path("runs") / f"{chosen.name}.safetensors"
-        values = train_preset(chosen.name, path=path, device=chosen.device, precision=precision)
-        ran_in = training.fast_precision(chosen.device) if precision == "fast" else precision
-        ours = {"recipe": recipe(chosen.name), "precision": ran_in}
-        results.add(EXPERIMENT, {"model": chosen.name}, values, provenance | ours)
-        if chosen.path is None:
-            path.unlink()  # done: another preset of this name must not go on from it
-    print(table())
-
-
-if __name__ == "__main__":
-    main()
+        parameters = f"{free_parameters(preset.build()):,}"
+        rows, ours = current_rows(name), [comparison.NOT_RUN, ""]
+        if rows:
+            values = rows[0]["values"]
+            sign = "≤ " if preset.likelihood == "bound" else ""
+            score = f"{sign}{values['nll']:.2f} ± {values['standard_error']:.2f}"
+            ours = [score, f"{values['train_seconds'] / 60:.0f}"]
+        lines.append([name, parameters, *ours, f"{preset.published.nll:.2f}"])
+    return markdown(["model", "parameters", "NLL", "training, min", "published"], lines)

@@ -19,11 +19,7 @@ def accelerator(
     """The engine on a device, and that device, which under torchrun is the process's own."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision: one of {', '.join(PRECISIONS)}, not {precision!r}")
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
+    device = usable(device)
     if precision == "fast":
         precision = fast_precision(device)
     if device.type == "cpu" and precision == "fp16":
@@ -39,6 +35,16 @@ def accelerator(
         mixed_precision=precision,
     )
     return engine, engine.device if several else device
+
+
+def usable(device: str | torch.device | None) -> torch.device:
+    """A device, by default CUDA if there is one; ValueError if it is not here."""
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
+    return device
 
 
 def fast_precision(device: str | torch.device | None = None) -> str:

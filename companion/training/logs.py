@@ -37,12 +37,13 @@ class Log:
             self._board = SummaryWriter(str(folder), purge_step=step + 1)
         self._last = step, time.perf_counter()
 
-    def add(self, row: dict) -> None:
-        """Write a row: ``step`` (of those done) and numbers, to which the speed is added."""
+    def add(self, row: dict, seconds: float) -> None:
+        """Write a row: ``step`` (of those done) and numbers, to which time and speed are added."""
         now, (step, since) = time.perf_counter(), self._last
         self._last = row["step"], now
         speed = (row["step"] - step) * self.batch_size / (now - since)
-        self.rows.append(row | {"examples_per_second": round(speed, 1)})
+        times = {"seconds": round(seconds, 1), "examples_per_second": round(speed, 1)}
+        self.rows.append(row | times)
         names = list(dict.fromkeys(name for each in self.rows for name in each))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, names)

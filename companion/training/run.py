@@ -79,6 +79,10 @@ class Run:
         self._pending: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # on the device
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # total, count
         self.save_every, self._saved, self._signals = save_every, time.monotonic(), []
+        self._earlier, self._since = (
+            0.0,
+            time.perf_counter(),
+        )  # seconds in earlier pieces
         factors = [round(self.factor(i / 8), 6) for i in range(8)]  # tells functions apart
         self.settings = {"steps": steps, "seed": seed, "precision": precision, "schedule": factors}
         self.settings |= settings or {}
@@ -124,6 +128,7 @@ class Run:
             module.train()
         log = None if self.folder is None else Log(self.folder, self.step, data.batch_size)
         generators, wish = process.generators(self.device), 0
+        self._since = time.perf_counter()
         terminal, silent = sys.stderr.isatty(), not self.progress
         with (
             tqdm(
@@ -151,7 +156,7 @@ class Run:
                     self._end_epoch(math.ceil(self.step / len(data)))
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history[-1].items()})
                     if log is not None:
-                        log.add(self.history[-1])
+                        log.add(self.history[-1], self.seconds)
                 wish = self._wish()
                 if wish:
                     self.save()
@@ -162,6 +167,11 @@ class Run:
                 print(f"Interrupted at {where}: run the same again to go on.", file=sys.stderr)
             signal.raise_signal(wish)
             raise SystemExit(128 + wish)  # the program's own handler returned
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in `batches`, that of the pieces before an interruption included."""
+        return self._earlier + time.perf_counter() - self._since
 
     def descend(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
         """One step of one optimiser down the gradient of ``loss``; other players stay put.
@@ -242,6 +252,7 @@ class Run:
                 "finished": self.finished,
                 "history": self.history,
                 "sums": self._sums,
+                "seconds": self.seconds,
                 "numbers": numbers,
                 "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
                 "versions": devices.VERSIONS,
@@ -262,6 +273,7 @@ class Run:
             self.step, self.finished = record["step"], record["finished"]
             self.history = History(record["history"])
             self._sums.update(record["sums"])
+            self._earlier = record["seconds"]
             self.kept = {k: v.to(self.device) for k, v in checkpoint.below("kept", tensors).items()}
             for name, module in self.modules.items():
                 module.load_state_dict(checkpoint.below(name, tensors))

@@ -1,0 +1,226 @@
+"""The command line: ``python -m companion --help``."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+from companion import data, runs, training
+from companion.experiments import comparison, few_labels, full_scale, mode_collapse, pixel_orders
+from companion.experiments.common import in_words
+from companion.nn import free_parameters
+from companion.presets import PRESETS
+from companion.results import ResultsError
+from companion.training.devices import PRECISIONS, usable
+
+TABLES = {
+    "comparison": lambda: comparison.likelihood_table(comparison.current_rows()),
+    "full-scale": full_scale.table,
+    "pixel-orders": lambda: pixel_orders.table(pixel_orders.current_rows()),
+    "few-labels": lambda: few_labels.table(few_labels.current_rows()),
+    "mode-collapse": lambda: mode_collapse.table(mode_collapse.current_rows()),
+}
+
+
+class Commands(click.Group):
+    """What the package foresees as an error becomes one line; of several processes one speaks."""
+
+    def invoke(self, context):
+        foreseen = (ValueError, FloatingPointError, OSError, data.DataError, ResultsError)
+        try:
+            return super().invoke(context)
+        except (*foreseen, training.CheckpointError) as error:
+            fail(" ".join(str(error).split()))
+        except torch.OutOfMemoryError:
+            fail("out of memory: ask for a smaller --batch-size, or for --device cpu")
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+
+
+def fail(message: str) -> None:
+    """Leave with one line."""
+    if runs.FIRST:
+        raise click.ClickException(message) from None
+    raise SystemExit(1) from None
+
+
+def say(message: str) -> None:
+    """Print, once among all processes."""
+    if runs.FIRST:
+        click.echo(message)
+
+
+def about_a_model(command):
+    """What all commands about one model share."""
+    scale = click.option(
+        "--preset",
+        "scale",
+        default="chapter",
+        show_default=True,
+        type=click.Choice([*PRESETS]),
+        help="As its chapter trains it, or at the size of published ones.",
+    )
+    folder = click.option(
+        "--out",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the run; left out: runs/PRESET/MODEL.",
+    )
+    return click.argument("model")(scale(folder(command)))
+
+
+def folder_of(folder: Path | None, scale: str, name: str) -> Path:
+    return folder or Path("runs") / scale / runs.slug(name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main():
+    """Train, score and draw from the models of Generative Models, Line by Line."""
+
+
+@main.command()
+@click.option("--preset", "scale", default="chapter", type=click.Choice([*PRESETS]))
+def models(scale):
+    """List the models, and how each is trained."""
+    for name, preset in PRESETS[scale].items():
+        size = f"{free_parameters(preset.build()):,} parameters"
+        click.echo(f"{runs.slug(name)}: {in_words(preset.build)}, {size}, {in_words(preset.train)}")
+
+
+@main.command()
+@about_a_model
+@click.option("--epochs", type=click.IntRange(1))
+@click.option("--batch-size", type=click.IntRange(1), help="Of a step, over all processes.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True))
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1, mps; left out: a GPU if there is one.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="fast: bf16 where it pays.")
+@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make faster code.")
+@click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs in vain.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Save and stop then.")
+def train(model, scale, folder, seed, device, compiled, patience, minutes, **asked):
+    """Train MODEL, or go on where an earlier call was interrupted.
+
+    Ctrl-C saves and stops; so does --minutes, with exit status 143. The same command goes on. To
+    train in pieces: until python -m companion train MODEL --minutes 8; do :; done
+
+    Options that are left out are the preset's. Under torchrun or accelerate launch several
+    processes train together, with the results of one.
+    """
+    name, _ = runs.find(model, scale)
+    folder = folder_of(folder, scale, name)
+    earlier = runs.read(folder)
+    if minutes is not None:  # the engine saves, and then gives way to the signal
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    runs.train(
+        name,
+        scale,
+        folder,
+        command=shlex.join(["python", "-m", "companion", *sys.argv[1:]]),
+        seed=seed,
+        device=device,
+        compiled=compiled,
+        patience=patience,
+        **{key: value for key, value in asked.items() if value is not None},
+    )
+    if minutes is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if earlier and earlier["finished"]:
+        say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
+    else:
+        seconds = runs.read(folder)["seconds"] if runs.FIRST else math.nan
+        say(f"{name} is trained, in {seconds:,.0f} s: {folder / 'model.safetensors'}")
+
+
+def trained(model: str, scale: str, folder: Path | None, weights: Path | None):
+    """A model's name, the model, and where it was found: --weights, a run, or the package."""
+    name, preset = runs.find(model, scale)
+    path = weights or folder_of(folder, scale, name) / "model.safetensors"
+    if weights is None and folder is None and not path.exists() and preset.shipped:
+        module = comparison if scale == "chapter" else full_scale
+        return name, module.shipped(name), "the package"
+    return name, runs.load(name, scale, path), str(path)
+
+
+weights_option = click.option(
+    "--weights",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A model.safetensors; left out: the run's, else those that travel with the package.",
+)
+
+
+@main.command()
+@about_a_model
+@weights_option
+@click.option("--draws", type=click.IntRange(1), help="Of the latents for each image: 500 or 5000.")
+@click.option("--device", help="As of train.")
+@click.option("--record", is_flag=True, help="Store the row of the full-scale table.")
+def evaluate(model, scale, folder, weights, draws, device, record):
+    """Score MODEL on the test images."""
+    device = usable(device)
+    name, preset = runs.find(model, scale)
+    if record:
+        if scale != "paper" or weights or draws:
+            raise click.UsageError(
+                "--record stores what --preset paper made, as it is, without --weights and --draws"
+            )
+        values = full_scale.record(name, folder_of(folder, scale, name), device=device)["values"]
+    else:
+        name, trained_model, where = trained(model, scale, folder, weights)
+        click.echo(f"{name} of {where}")
+        draws = draws or (full_scale.K if scale == "paper" else comparison.K)
+        torch.manual_seed(0)
+        test = runs.images(preset)[2]
+        values = full_scale.measure(trained_model.to(device), preset, test, draws)
+    for key, value in values.items():
+        click.echo(f"{key}: {value}")
+    if preset.published is not None:
+        source = preset.published
+        click.echo(f"published: {source.nll:.2f} ({source.source}; {source.protocol})")
+
+
+@main.command()
+@about_a_model
+@weights_option
+@click.option("--count", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--to", "path", default="samples.png", show_default=True, type=click.Path())
+def sample(model, scale, folder, weights, count, seed, path):
+    """Draw from MODEL into a picture."""
+    from PIL import Image
+
+    name, trained_model, where = trained(model, scale, folder, weights)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        drawn = comparison.drawings(trained_model, count).reshape(-1, 28, 28)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = torch.zeros(rows * columns, 28, 28)
+    sheet[:count] = drawn
+    sheet = sheet.reshape(rows, columns, 28, 28).transpose(1, 2).reshape(28 * rows, 28 * columns)
+    partial = f"{path}.tmp"
+    picture = Image.fromarray((255 * (1 - sheet)).byte().numpy())
+    picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.NEAREST).save(
+        partial, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+    )
+    os.replace(partial, path)
+    click.echo(f"{count} drawings of {name} of {where}: {path}")
+
+
+@main.command()
+@click.argument("names", nargs=-1, type=click.Choice([*TABLES]))
+def table(names):
+    """Print the tables of stored results: all, or those with NAMES."""
+    click.echo("\n\n".join(f"{name}\n\n{TABLES[name]()}" for name in names or TABLES))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m companion")

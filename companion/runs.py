@@ -1,0 +1,181 @@
+"""A training run in a folder: what `python -m companion` trains and finds again.
+
+The folder, ``runs/PRESET/MODEL`` unless another is chosen, holds ``run.json`` (what is trained, by
+which command and commit, on which device), ``log.csv``, TensorBoard's events where it is installed,
+and ``checkpoint.safetensors`` while the run is under way, ``model.safetensors`` when it is done.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from companion import data, results, training
+from companion.data.files import replace
+from companion.experiments.common import in_words
+from companion.presets import PRESETS, Preset, settings_of
+from companion.training.checkpoint import refuse_differences
+from companion.training.devices import usable
+
+FIRST = int(os.environ.get("RANK", 0)) == 0  # the one of torchrun's processes that writes
+
+
+def slug(name: str) -> str:
+    """A model's name as the command line takes it.
+
+    >>> slug("VAE, 2 layers")
+    'vae-2-layers'
+    """
+    return name.lower().replace(",", "").replace(" ", "-")
+
+
+def find(name: str, scale: str) -> tuple[str, Preset]:
+    """A preset and its full name.
+
+    Args:
+        name:  its name or its slug.
+        scale: a key of `companion.presets.PRESETS`.
+
+    Raises: ValueError if there is none, saying which there are.
+    """
+    for full, preset in PRESETS[scale].items():
+        if slug(name) == slug(full):
+            return full, preset
+    known = ", ".join(slug(full) for full in PRESETS[scale])
+    raise ValueError(f"no model {name!r} with --preset {scale}; there are: {known}")
+
+
+def images(preset: Preset) -> tuple[Tensor, Tensor, Tensor]:
+    """Grey images to train on, to validate with, and to test on, uint8 ``(N, 784)`` each.
+
+    The second are the last 10,000 of the training images; the first include them, unless the preset
+    holds them out.
+    """
+    read = data.load(preset.data)
+    train, validation, test = (split.images.flatten(1) for split in read)
+    return train if preset.held_out else torch.cat([train, validation]), validation, test
+
+
+def recipe(preset: Preset, **asked) -> dict:
+    """What is trained, in names and numbers: a run or a row made by another recipe is outdated.
+
+    Args: asked: settings of training in place of the preset's.
+    """
+    train = partial(preset.train, **asked) if asked else preset.train
+    made = {"build": in_words(preset.build), "train": in_words(train)}
+    return made | {"data": preset.data, "held_out": preset.held_out}
+
+
+def train(
+    name: str,
+    scale: str,
+    folder: str | os.PathLike,
+    *,
+    command: str = "",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    compiled: bool = False,
+    patience: int | None = None,
+    **asked,
+) -> nn.Module:
+    """Train a preset in a folder, or go on where an earlier call was interrupted.
+
+    Args:
+        name, scale: as of `find`.
+        command:     for ``run.json``.
+        seed:        of initial weights, batches and noise.
+        device, compiled: as of `companion.training.fit`.
+        patience:    stop after so many epochs without a better score of the validation images,
+                     which are then held out; the weights of the best epoch are kept.
+        asked:       settings of training in place of the preset's: ``epochs``, ``batch_size``,
+                     ``learning_rate``, ``precision``.
+
+    Returns: the trained model, on the CPU.
+    Raises:  ValueError for a setting that the model's training does not have; CheckpointError if
+        the folder holds another run; as `companion.training.fit` raises.
+    """
+    folder, (name, preset) = Path(folder), find(name, scale)
+    if patience is not None:
+        preset, asked = preset._replace(held_out=True), asked | {"patience": patience}
+    known = settings_of(preset)
+    for setting in asked.keys() - known:
+        raise ValueError(f"the training of {name} has no {setting}")
+    whole = recipe(preset, **asked)
+    run = {"model": name, "preset": scale, "seed": seed, "recipe": whole}
+    earlier = read(folder)
+    begun = [folder / each for each in ("checkpoint.safetensors", "model.safetensors")]
+    if earlier is not None and not any(path.exists() for path in begun):
+        earlier = None  # nothing would be lost
+    if earlier is not None:
+        message = f"{folder} holds another run: choose another folder with --out, or delete it"
+        refuse_differences(message, {key: earlier[key] for key in run}, run)
+        if earlier["finished"]:
+            return load(name, scale, folder / "model.safetensors")
+    device = usable(device)
+    precision = (getattr(preset.train, "keywords", {}) | asked).get("precision", "no")
+    if precision == "fast":
+        precision = training.fast_precision(device)
+    made = results.provenance(command, device)
+    if earlier is not None:  # a row names the commits that all pieces of the run were trained at
+        first, last = earlier["provenance"]["commit"], made["commit"]
+        commits = first if str(first).endswith(str(last)) else f"{first}, {last}"
+        made = earlier["provenance"] | {"commit": commits}
+    run |= {"precision": precision, "compiled": compiled, "finished": False, "provenance": made}
+    if FIRST:
+        write(folder, run)
+
+    pictures, validation, _ = images(preset)
+    if patience is not None:
+        asked["validation"] = data.binarize(validation, seed=data.SEEDS["validation"])
+    extra = {"path": folder / "checkpoint.safetensors", "log": folder, "compiled": compiled}
+    asked |= {key: value for key, value in extra.items() if key in known}
+    torch.manual_seed(seed)
+    model = preset.build()
+    start = time.perf_counter()
+    preset.train(model, pictures, seed, device, **asked)
+    seconds = time.perf_counter() - start
+    model.cpu().eval().requires_grad_(True)
+    if FIRST:
+        training.save_model(model, folder / "model.safetensors")
+        write(folder, run | {"finished": True, "seconds": round(logged(folder) or seconds, 1)})
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return model
+
+
+def load(name: str, scale: str, path: str | os.PathLike) -> nn.Module:
+    """A trained model, on the CPU.
+
+    Raises: ValueError if the file is not there; CheckpointError if it is of another model.
+    """
+    if not Path(path).exists():
+        raise ValueError(f"{path} is not there: train the model first, or name its --weights")
+    model = find(name, scale)[1].build()
+    return training.load_model(model, path).eval()
+
+
+def read(folder: str | os.PathLike) -> dict | None:
+    """What ``run.json`` says; None where there is none."""
+    path = Path(folder) / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write(folder: str | os.PathLike, run: dict) -> None:
+    """Write ``run.json``, whole or not at all."""
+    text = json.dumps(run, indent=1, ensure_ascii=False)
+    replace(Path(folder) / "run.json", (text + "\n").encode())
+
+
+def logged(folder: str | os.PathLike) -> float | None:
+    """Seconds of training, over all pieces of the run, from ``log.csv``."""
+    path = Path(folder) / "log.csv"
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        return float([*csv.DictReader(file)][-1]["seconds"])
