@@ -13,11 +13,13 @@ import click
 import torch
 
 from companion import data, runs, training
+from companion.benchmarks import sampling as in_sampling
+from companion.benchmarks import training as in_training
 from companion.experiments import comparison, few_labels, full_scale, mode_collapse, pixel_orders
 from companion.experiments.common import in_words
 from companion.nn import free_parameters
 from companion.presets import PRESETS
-from companion.results import ResultsError
+from companion.results import ResultsError, provenance
 from companion.training.devices import PRECISIONS, usable
 
 TABLES = {
@@ -220,6 +222,33 @@ def sample(model, scale, folder, weights, count, seed, path):
 def table(names):
     """Print the tables of stored results: all, or those with NAMES."""
     click.echo("\n\n".join(f"{name}\n\n{TABLES[name]()}" for name in names or TABLES))
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAMES]...")
+@click.option("--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1))
+@click.option("--rounds", type=click.IntRange(1), help="That count: 7 of training, 1 of sampling.")
+@click.option("--quick", is_flag=True, help="Fewer examples, and pixels of the naive samplers.")
+@click.option("--device", help="As of train.")
+def benchmark(names, batch_sizes, rounds, quick, device):
+    """Compare speeds side by side: training, sampling, or single lines of theirs."""
+    tables = {"training": in_training, "sampling": in_sampling}
+    lines = {"training": in_training.LINES, "sampling": in_sampling.MODELS}
+    known = [*tables, *dict.fromkeys(line for table in lines.values() for line in table)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no benchmark {name!r}; there are: {', '.join(known)}")
+    device = usable(device)
+    where = provenance("", device)
+    click.echo(f"torch {where['versions']['torch']}, {where['device']}")
+    given = {"batch_sizes": batch_sizes, "rounds": rounds}
+    given = {key: value for key, value in given.items() if value} | {"device": device}
+    for table, module in tables.items():
+        chosen = [line for line in lines[table] if not names or {table, line} & {*names}]
+        if chosen:
+            small = {"training": {"most": 2_500}, "sampling": {"pixels": 28}}[table]
+            click.echo(f"\n{table}")
+            module.main(chosen, **given, **(small if quick else {}))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from companion.autoregressive import MADE
 from companion.distributions import IndependentBernoulli
 from companion.exercises import comparing_the_models as comparing
 from companion.experiments import comparison
+from companion.presets import Preset, by_gradient
 from companion.vae import one_layer
 from tests.hints import assert_every_hint_is_given
 
@@ -102,13 +103,11 @@ def by_counting(model, images, seed, device=None):
     model.fit(images / 255)
 
 
-COINS = comparison.Contender(
-    "Bernoulli mixture", partial(IndependentBernoulli, 784), by_counting, "exact"
-)
-DEEPER = comparison.Contender(
+COINS = Preset("Bernoulli mixture", partial(IndependentBernoulli, 784), by_counting, "exact")
+DEEPER = Preset(
     "Autoregressive model",
     partial(MADE, 784, hidden=(500, 500)),
-    partial(comparison.by_gradient, batch_size=250, epochs=24, learning_rate=5e-3),
+    partial(by_gradient, batch_size=250, epochs=24, learning_rate=5e-3),
     "exact",
 )
 
@@ -380,7 +379,7 @@ WRONG = [
     (comparing.check_claims, REASONS | {"d": "fair"}, "how far below its bound"),
     (comparing.check_claims, REASONS | {"e": "another judge"}, "that of a density"),
     (comparing.check_claims, REASONS | {"f": "another judge"}, "not the same for both"),
-    (comparing.check_contender, MADE(9), "Contender is wanted, not MADE"),
+    (comparing.check_contender, MADE(9), "Preset is wanted, not MADE"),
     (comparing.check_contender, COINS._replace(family="coins"), "no family 'coins': Bernoulli"),
     (comparing.check_contender, COINS._replace(likelihood="yes"), "no likelihood 'yes': exact"),
     (
@@ -396,7 +395,7 @@ WRONG = [
     ),
     (
         comparing.check_contender,
-        COINS._replace(train=comparison.by_gradient),
+        COINS._replace(train=by_gradient),
         "fixed beforehand. .missing a required argument: 'batch_size'",
     ),
     (comparing.check_contender, COINS._replace(train=len), "in this order"),

@@ -1,6 +1,5 @@
 """The experiments: rows that resume, tables that say what is missing, and a committed row again."""
 
-import json
 import math
 from functools import partial
 from itertools import product
@@ -10,12 +9,10 @@ import pytest
 import torch
 
 from companion import data, results
-from companion.autoregressive import FVSBN, MADE
-from companion.experiments import common, full_scale, mode_collapse, pixel_orders
+from companion.autoregressive import FVSBN
+from companion.experiments import common, mode_collapse, pixel_orders
 from companion.gan import gradient_penalty, r1, saturating, wasserstein
-from companion.presets import PRESETS, Preset, burda_adam, burda_schedule
-from companion.published import IWAE, REDRAWN, score
-from companion.vae import elbo, iwae, one_layer
+from companion.vae import one_layer
 
 CHEAP = "FVSBN, window of a row"
 
@@ -376,219 +373,7 @@ def test_games_that_are_there_are_not_played_again(file, monkeypatch, capsys):
     assert mode_collapse.current_rows() == []
 
 
-# --- full scale ---
-
-
-@pytest.fixture
-def tiny(file, few, tmp_path, monkeypatch):
-    """A preset that trains in a moment, on few images."""
-    train, test = few
-    images = lambda x: x.reshape(-1, 28, 28)
-    splits = [data.Split(images(x), torch.zeros(len(x))) for x in (train[:300], train[300:], test)]
-    monkeypatch.setattr(full_scale.data, "mnist", lambda: data.Dataset(*splits))
-    fit = {"epochs": 2, "learning_rate": 0.02}
-    preset = Preset(partial(FVSBN, 784), 50, fit, score("FVSBN", REDRAWN))
-    settings = preset.settings | {"schedule": burda_schedule, "optimizer": burda_adam}
-    vae = Preset(
-        partial(one_layer, hidden=20, latent=3, bound=iwae, samples=2),
-        50,
-        settings,
-        score("VAE, 1 layer", IWAE),
-        chapter="variational-autoencoders",
-        samples=7,
-    )
-    monkeypatch.setattr(full_scale, "PRESETS", {"FVSBN": preset, "MADE": preset, "VAE": vae})
-    monkeypatch.chdir(tmp_path)
-
-
-def test_a_preset_is_trained_scored_and_stored(tiny, tmp_path, capsys):
-    full_scale.main(["FVSBN", "--device", "cpu"])
-    (row,) = results.rows("full-scale")
-    assert row["settings"] == {"model": "FVSBN"}
-    assert 100 < row["values"]["nll"] < 206
-    assert row["values"]["seconds"] >= 0
-    recipe = {"parameters": 784 * 785 // 2, "batch_size": 50, "epochs": 2, "learning_rate": 0.02}
-    assert row["provenance"]["recipe"] == recipe | {"model": "FVSBN(784)"}
-    assert row["values"].keys() == {"nll", "standard_error", "seconds"}
-    assert str(tmp_path) not in str(row)
-    assert not (tmp_path / "runs" / "FVSBN.safetensors").exists(), "a changed preset starts anew"
-    ours = f"{row['values']['nll']:.2f} ± {row['values']['standard_error']:.2f}"
-    table = capsys.readouterr().out
-    assert f"| FVSBN | 307,720 | {ours} | 96.58 |" in table
-    assert "| MADE | 307,720 | not yet run | 96.58 |" in table
-
-
-def test_a_row_names_the_precision_it_ran_in(tiny, monkeypatch):
-    monkeypatch.setattr("companion.training.fast_precision", lambda device: "as this device does")
-    full_scale.main(["FVSBN", "--device", "cpu", "--precision", "fast"])
-    full_scale.main(["MADE", "--device", "cpu"])
-    ran = {row["settings"]["model"]: row["provenance"] for row in results.rows("full-scale")}
-    assert ran["FVSBN"]["precision"] == "as this device does"
-    assert "--precision fast" in ran["FVSBN"]["command"]
-    assert ran["MADE"]["precision"] == "no"
-
-
-def test_all_training_images_are_used(tiny, monkeypatch):
-    seen = []
-    monkeypatch.setattr(full_scale.training, "fit", lambda m, batches, **_: seen.append(batches))
-    full_scale.train_preset("FVSBN", path="x", device="cpu")
-    assert len(seen[0].images) == 500, "training and validation images"
-    assert seen[0].dynamic
-
-
-def test_a_run_goes_on_from_its_checkpoint(tiny, monkeypatch):
-    whole = full_scale.train_preset("FVSBN", path="whole", device="cpu", precision="no")
-
-    class Killed(Exception):
-        pass
-
-    with monkeypatch.context() as patch:
-        descend, steps = full_scale.training.Run.descend, []
-
-        def killed(run, *arguments):
-            steps.append(run.step)
-            if len(steps) == 13:
-                run.save()
-                raise Killed
-            descend(run, *arguments)
-
-        patch.setattr(full_scale.training.Run, "descend", killed)
-        with pytest.raises(Killed):
-            full_scale.train_preset("FVSBN", path="cut", device="cpu", precision="no")
-    resumed = full_scale.train_preset("FVSBN", path="cut", device="cpu", precision="no")
-    assert resumed["nll"] == whole["nll"]
-    assert "seconds" in whole
-    assert "seconds" not in resumed, "only a part of them"
-
-
-def test_a_preset_is_not_run_again_unless_it_changed(tiny, monkeypatch):
-    runs, train_preset = [], full_scale.train_preset
-
-    def counted(name, **settings):
-        runs.append(name)
-        return train_preset(name, **settings)
-
-    monkeypatch.setattr(full_scale, "train_preset", counted)
-    full_scale.main(["FVSBN", "--device", "cpu"])
-    full_scale.main(["FVSBN", "--device", "cpu"])
-    assert runs == ["FVSBN"]
-    changed = full_scale.PRESETS["FVSBN"]._replace(model=partial(MADE, 784, (5,)))
-    monkeypatch.setitem(full_scale.PRESETS, "FVSBN", changed)
-    assert "| not yet run |" in full_scale.table().splitlines()[2]
-    full_scale.main(["FVSBN", "--device", "cpu"])
-    assert runs == ["FVSBN", "FVSBN"]
-
-
-def test_without_a_name_the_table_is_printed(tiny, capsys):
-    full_scale.main([])
-    assert capsys.readouterr().out.count("not yet run") == 3
-    assert results.rows("full-scale") == []
-
-
-def test_the_table_of_a_chapter(tiny):
-    whole, head = full_scale.table().splitlines(), full_scale.table().splitlines()[:2]
-    assert [line.split(" | ")[0] for line in whole[2:]] == ["| FVSBN", "| MADE", "| VAE"]
-    assert full_scale.table("autoregressive-models").splitlines() == head + whole[2:4]
-    assert full_scale.table("variational-autoencoders").splitlines() == head + whole[4:]
-    with pytest.raises(ValueError, match="'variational-autoencoder'"):
-        full_scale.table("variational-autoencoder")
-
-
-def test_every_preset_is_in_the_table_of_one_chapter():
-    tables = [full_scale.table(c) for c in ("autoregressive-models", "variational-autoencoders")]
-    names = [line.split(" | ")[0][2:] for table in tables for line in table.splitlines()[2:]]
-    assert names == list(PRESETS)
-
-
-def test_a_score_by_importance_sampling(tiny, monkeypatch, few):
-    asked, original = [], full_scale.evaluation.importance_sampled_nll
-
-    def importance_sampled_nll(model, x, samples, **sizes):
-        assert torch.equal(x, data.binarize(few[1], seed=data.SEEDS["test"]))
-        assert sizes["batch_size"] * sizes["chunk"] * 784 * 4 < 1e8, "bytes of a layer's output"
-        asked.append((samples, original(model, x, samples, **sizes)))
-        return asked[-1][1]
-
-    monkeypatch.setattr(full_scale.evaluation, "importance_sampled_nll", importance_sampled_nll)
-    full_scale.main(["VAE", "--device", "cpu"])
-    ((samples, found),) = asked
-    assert samples == 7
-    (row,) = results.rows("full-scale")
-    values = row["values"]
-    assert values.keys() == {"nll", "standard_error", "effective_samples", "seconds"}
-    for key in ("standard_error", "effective_samples"):
-        assert values[key] == pytest.approx(getattr(found, key), abs=1e-4)
-    assert values["nll"] == pytest.approx(found.mean, abs=1e-4)
-    assert 100 < values["nll"] < 300
-    assert 1 <= values["effective_samples"] <= 7
-    assert row["provenance"]["recipe"] == {
-        "parameters": (785 * 20 + 21 * 20 + 2 * 21 * 3) + (4 * 20 + 21 * 20 + 21 * 784),
-        "batch_size": 50,
-        "samples": 7,
-        "model": "one_layer(hidden=20, latent=3, bound=iwae, samples=2)",
-        "epochs": 2,
-        "learning_rate": 0.02,
-        "schedule": "burda_schedule",
-        "optimizer": "burda_adam",
-    }
-    ours = f"{values['nll']:.2f} ± {values['standard_error']:.2f}"
-    assert f"| {ours} | 86.76 |" in full_scale.table("variational-autoencoders")
-
-
-def test_it_starts_from_the_marginals(tiny, monkeypatch, few):
-    """Of the grey training images, and the validation images with them."""
-    started = []
-    monkeypatch.setattr(full_scale.training, "fit", lambda model, *_, **__: started.append(model))
-    for name in ("FVSBN", "VAE"):
-        full_scale.train_preset(name, path="x", device="cpu")
-    shares = (few[0].double() / 255).mean(0)
-    biases = [started[0].bias, started[1].decoder.logits.bias]
-    for bias, margin in zip(biases, (1e-4, 1e-3), strict=True):
-        expected = shares.clamp(margin, 1 - margin).float()
-        torch.testing.assert_close(bias.sigmoid(), expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"samples": 8},
-        {"batch_size": 25},
-        {"model": partial(one_layer, hidden=20, latent=3, bound=iwae, samples=3)},
-        {"model": partial(one_layer, hidden=20, latent=3, bound=elbo, samples=2)},
-        {"model": partial(one_layer, hidden=21, latent=3, bound=iwae, samples=2)},
-        {"schedule": "cosine"},
-        {"epochs": 3},
-        {"optimizer": torch.optim.Adam},
-    ],
-    ids=["draws", "batch", "K", "bound", "width", "schedule", "epochs", "optimizer"],
-)
-def test_a_row_of_an_older_preset_is_outdated(tiny, monkeypatch, change):
-    provenance = {"recipe": full_scale.recipe("VAE"), "command": "", "versions": {}}
-    values = {"nll": 90.0, "standard_error": 0.1}
-    results.add(full_scale.EXPERIMENT, {"model": "VAE"}, values, provenance)
-    assert len(full_scale.current_rows("VAE")) == 1
-    preset = full_scale.PRESETS["VAE"]
-    fields = {key: value for key, value in change.items() if key in preset._fields}
-    settings = preset.settings | {k: v for k, v in change.items() if k not in fields}
-    changed = preset._replace(settings=settings, **fields)
-    monkeypatch.setitem(full_scale.PRESETS, "VAE", changed)
-    assert full_scale.current_rows("VAE") == []
-    assert "not yet run" in full_scale.table("variational-autoencoders")
-
-
-def test_a_change_of_what_is_only_compared_with_outdates_nothing(tiny, monkeypatch):
-    before = full_scale.recipe("VAE")
-    changed = full_scale.PRESETS["VAE"]._replace(published=score("VAE, 2 layers", IWAE))
-    monkeypatch.setitem(full_scale.PRESETS, "VAE", changed)
-    assert full_scale.recipe("VAE") == before
-
-
-def test_no_two_presets_have_the_same_recipe():
-    recipes = [json.dumps(full_scale.recipe(name)) for name in PRESETS]
-    assert len(set(recipes)) == len(recipes)
-    for recipe in recipes:
-        assert "<" not in recipe, "a function without a name, or an object's address"
-        assert json.loads(recipe) == json.loads(json.dumps(json.loads(recipe), allow_nan=False))
+# --- what they share ---
 
 
 def test_functions_in_words():
@@ -601,18 +386,3 @@ def test_functions_in_words():
     assert common.in_words("cosine") == "cosine"
     assert common.in_words(0.5) == 0.5
     assert common.in_words((0.0, FVSBN)) == [0.0, "FVSBN"]
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains_and_is_scored(file, few, tmp_path, monkeypatch, name):
-    """A single step, on four images, but with the preset's model, optimiser and schedule."""
-    train, test = few
-    preset = PRESETS[name]
-    settings = preset.settings | {"epochs": 1}
-    exact = preset.samples is None
-    small = preset._replace(batch_size=4, settings=settings, samples=None if exact else 3)
-    monkeypatch.setitem(full_scale.PRESETS, name, small)
-    inputs = {"path": tmp_path / "x", "device": "cpu", "precision": "no"}
-    values = full_scale.train_preset(name, train=train[:4], test=test[:3], **inputs)
-    assert ("effective_samples" in values) == (not exact)
-    assert 100 < values["nll"] < 1000

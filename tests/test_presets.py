@@ -1,17 +1,26 @@
-"""The presets: they build, `fit` takes their settings, and precision follows the processor."""
+"""The presets: they build, their training takes their settings, and precision is the device's."""
 
 import inspect
-import math
 
 import pytest
 import torch
-from torch import nn
 
 from companion import training
+from companion.aae import AAE
 from companion.data import Batches
+from companion.gan import GAN, gradient_penalty
 from companion.nn import free_parameters
-from companion.presets import PRESETS, burda_adam, burda_schedule
-from companion.published import IWAE, REDRAWN, SCORES
+from companion.presets import (
+    CHAPTER,
+    ENGINES,
+    PAPER,
+    PRESETS,
+    by_counting,
+    by_expectation,
+    settings_of,
+    ten_gradient_penalties,
+)
+from companion.published import FASHION, IWAE, REDRAWN, SCORES
 from companion.vae import elbo, iwae
 
 D = 784
@@ -29,17 +38,20 @@ PARAMETERS = {
     # First layer, 24 of 49 places seen; 15 layers, 5 of 9; output; biases of the pixels.
     "PixelCNN": (24 * 32 + 32) + 15 * (5 * 32**2 + 32) + 32 + D,
     # First layers; offsets; per layer vertical, horizontal, link, residual; head; pixels' biases.
-    "Gated PixelCNN": (3 * 7 + 1) * 128
+    "gated PixelCNN": (3 * 7 + 1) * 128
     + (3 + 1) * 128
     + 2 * 128 * D
     + 10 * ((2 * 3 + 2) * 128 * 256 + 2 * 256 + 256**2 + 256 + 128**2 + 128)
     + (128**2 + 128 + 128)
     + D,
-    "VAE, 1 layer": ONE_LAYER,
-    "IWAE-5, 1 layer": ONE_LAYER,
-    "IWAE-50, 1 layer": ONE_LAYER,
-    "VAE, 2 layers": TWO_LAYERS,
-    "IWAE-50, 2 layers": TWO_LAYERS,
+    **{name: ONE_LAYER for name in ("VAE", "VAE-5", "VAE-50", "IWAE-5", "IWAE-50")},
+    **{f"{name}, 2 layers": TWO_LAYERS for name in ("VAE", "VAE-5", "VAE-50", "IWAE-5", "IWAE-50")},
+    "Fashion VAE": (D * 300 + 300)
+    + (300**2 + 300)
+    + 2 * (300 * 40 + 40)
+    + (40 * 300 + 300)
+    + (300**2 + 300)
+    + (300 * D + D),
 }
 # As printed by the source of the sizes: the score.
 REDRAWN_SCORES = {
@@ -47,121 +59,149 @@ REDRAWN_SCORES = {
     "NADE": 85.65,
     "MADE": 84.87,
     "PixelCNN": 81.45,
-    "Gated PixelCNN": 81.50,
+    "gated PixelCNN": 81.50,
 }
 # As printed in the paper's table: the bound, the draws in training, the score.
 BURDA = {
-    "VAE, 1 layer": (elbo, 1, 86.76),
-    "IWAE-5, 1 layer": (iwae, 5, 85.54),
-    "IWAE-50, 1 layer": (iwae, 50, 84.78),
+    "VAE": (elbo, 1, 86.76),
+    "VAE-5": (elbo, 5, 86.47),
+    "VAE-50": (elbo, 50, 86.35),
+    "IWAE-5": (iwae, 5, 85.54),
+    "IWAE-50": (iwae, 50, 84.78),
     "VAE, 2 layers": (elbo, 1, 85.33),
+    "VAE-5, 2 layers": (elbo, 5, 85.01),
+    "VAE-50, 2 layers": (elbo, 50, 84.78),
+    "IWAE-5, 2 layers": (iwae, 5, 83.89),
     "IWAE-50, 2 layers": (iwae, 50, 82.90),
 }
+ALL = [(scale, name) for scale, presets in PRESETS.items() for name in presets]
+LIKELIHOODS = [(scale, name) for scale, name in ALL if PRESETS[scale][name].likelihood != "none"]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_builds_and_scores(name):
-    preset = PRESETS[name]
-    model = preset.model()
-    assert free_parameters(model) == PARAMETERS[name]
-    assert model(torch.zeros(2, D)).isfinite().all()
-    assert model(torch.zeros(2, D)).shape == (2,)
-    chapters = {"autoregressive-models": "log_prob", "variational-autoencoders": "log_w"}
-    assert hasattr(model, chapters[preset.chapter])
-    assert (preset.samples is None) == hasattr(model, "log_prob"), "exact where it can be"
+@pytest.mark.parametrize(("scale", "name"), LIKELIHOODS)
+def test_a_preset_builds_and_scores(scale, name):
+    preset = PRESETS[scale][name]
+    model = preset.build()
+    x = torch.zeros(2, D)
+    score = model.log_prob(x) if preset.likelihood == "exact" else model(x)
+    assert score.isfinite().all()
+    assert score.shape == (2,)
+    assert hasattr(model, "log_prob" if preset.likelihood == "exact" else "log_w")
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_fit_takes_the_settings(name):
-    preset = PRESETS[name]
-    inspect.signature(training.fit).bind(None, None, **preset.settings)
-    assert preset.batch_size * preset.settings["epochs"] > 0
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_preset_has_the_size_of_the_paper(name):
+    assert free_parameters(PAPER[name].build()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def test_every_size_is_checked_but_those_without_a_score():
+    without = {name for name, preset in PAPER.items() if preset.published is None}
+    assert without == {"AAE", "DCGAN", "WGAN-GP"}
+    assert {*PARAMETERS} == {*PAPER} - without
+
+
+@pytest.mark.parametrize(("scale", "name"), ALL)
+def test_a_preset_s_training_has_its_settings(scale, name):
+    preset = PRESETS[scale][name]
+    given = getattr(preset.train, "keywords", {})
+    assert given.keys() <= settings_of(preset)
+    model = preset.build()
+    plays = {AAE: "by_game_of_codes", GAN: "by_game_of_pictures"}
+    function = getattr(preset.train, "func", preset.train)
+    if function in ENGINES:
+        assert function.__name__ == plays.get(type(model), "by_gradient")
+        assert given["batch_size"] * given["epochs"] > 0
+        inspect.signature(ENGINES[function]).bind(
+            None, None, **{k: v for k, v in given.items() if k != "batch_size"}
+        )
+
+
+def test_what_a_training_can_be_asked_for():
+    common = {"path", "log", "compiled", "precision", "epochs", "learning_rate", "batch_size"}
+    assert common | {"patience"} <= settings_of(CHAPTER["MADE"])
+    for name in ("AAE", "DCGAN"):
+        assert common <= settings_of(CHAPTER[name])
+        assert "patience" not in settings_of(CHAPTER[name])
+    assert settings_of(CHAPTER["mixture of 100"]) == {"epochs", "batch_size"}
+    assert settings_of(CHAPTER["independent pixels"]) == set()
+    assert not {by_counting, by_expectation} & {*ENGINES}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_a_preset_is_compared_with_a_published_score(name):
-    published = PRESETS[name].published
+    published = PAPER[name].published
     assert published in SCORES
-    assert name.lower() in {published.model.lower(), published.model.lower().split(",")[0]}
+    words = published.model.lower().replace(", 1 layer", "")
+    assert name.lower() in {words, words.split(",")[0], "fashion vae"}
 
 
 def test_the_presets_of_a_source_are_all_there():
     found = {}
-    for name, preset in PRESETS.items():
-        found.setdefault((preset.published.source, preset.published.protocol), set()).add(name)
+    for name, preset in PAPER.items():
+        if preset.published is not None:
+            found.setdefault(preset.published[2:], set()).add(name)
     assert found == {
-        ("hotaj2020pytorch", REDRAWN): {*REDRAWN_SCORES},
-        ("burda2016importance", IWAE): {*BURDA},
+        (REDRAWN, "hotaj2020pytorch"): {*REDRAWN_SCORES},
+        (IWAE, "burda2016importance"): {*BURDA},
+        (FASHION, "norouzi2020exemplar"): {"Fashion VAE"},
     }
 
 
 @pytest.mark.parametrize("name", REDRAWN_SCORES)
 def test_the_scores_of_the_autoregressive_models(name):
-    assert PRESETS[name].published.nll == REDRAWN_SCORES[name]
+    preset = PAPER[name]
+    assert preset.published.nll == REDRAWN_SCORES[name]
+    assert not preset.held_out, "the source trains on all 60,000"
+    assert preset.likelihood == "exact"
 
 
 @pytest.mark.parametrize("name", BURDA)
-def test_the_recipe_of_burda(name):
-    preset = PRESETS[name]
+def test_the_bounds_of_burda(name):
+    preset = PAPER[name]
     bound, samples, published = BURDA[name]
-    model = preset.model()
+    model = preset.build()
     assert (model.bound, model.samples, preset.published.nll) == (bound, samples, published)
-    assert (preset.batch_size, preset.samples) == (20, 5000)
-    optimizer = preset.settings["optimizer"](model.parameters(), preset.settings["learning_rate"])
-    (group,) = optimizer.param_groups
-    assert isinstance(optimizer, torch.optim.Adam)
-    assert (group["lr"], group["eps"], group["betas"]) == (1e-3, 1e-4, (0.9, 0.999))
-    assert {key: preset.settings[key] for key in ("epochs", "schedule")} == {
-        "epochs": 1 + 3 + 9 + 27 + 81 + 243 + 729 + 2187,
-        "schedule": burda_schedule,
-    }
+    assert preset.likelihood == "bound"
+    assert not preset.held_out
 
 
-@pytest.mark.parametrize("batches", [1, 7, 2980, 3000])
-def test_the_stages_of_burda_begin_at_their_steps(batches):
-    """At 3280 epochs of so many steps: the last step of a stage, and the first of the next."""
-    steps, rates = 3280 * batches, [10.0, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4, 1.0]
-    begin = 0
-    for i, rate in enumerate(rates):
-        end = begin + 3**i * batches
-        for step in (begin, (begin + end) // 2, end - 1):
-            assert 1e-3 * burda_schedule(step / steps) == pytest.approx(1e-4 * rate)
-        begin = end
-    assert begin == steps
+def test_only_fashion_is_not_mnist():
+    assert {name for name, preset in PAPER.items() if preset.data != "mnist"} == {"Fashion VAE"}
+    assert PAPER["Fashion VAE"].held_out
+    assert {preset.data for preset in CHAPTER.values()} == {"mnist"}
+    assert all(preset.held_out for preset in CHAPTER.values())
 
 
-def test_fit_follows_the_stages():
-    """Seen from `fit`: the learning rate at the end of each epoch."""
+def test_the_penalty_of_the_wgan_has_the_weight_of_its_source():
     torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-
-    class Objective(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, x):
-            return -self.model(x).square()[:, 0]
-
-    batches = Batches(torch.rand(4, 3), batch_size=2)
-    settings = PRESETS["VAE, 1 layer"].settings
-    rates = training.fit(Objective(), batches, device="cpu", **settings)["learning_rate"]
-    expected = []
-    for i in range(8):
-        expected += [1e-4 * round(10 ** (1 - i / 7), 1)] * 3**i
-    assert rates == pytest.approx(expected)
+    real, fake = torch.rand(2, 8, 3)
+    D = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    penalties = []
+    for penalty in (gradient_penalty, ten_gradient_penalties):
+        torch.manual_seed(1)
+        penalties.append(penalty(D, real, fake).item())
+    assert penalties[1] == pytest.approx(10 * penalties[0])
+    settings = PAPER["WGAN-GP"].train.keywords
+    assert settings["penalty"] is ten_gradient_penalties
+    assert settings["discriminator_steps"] == 5
+    assert (settings["learning_rate"], settings["betas"]) == (1e-4, (0.0, 0.9))
 
 
-def test_the_first_step_of_burdas_adam():
-    """g / (|g| + epsilon) of the learning rate: much less than all of it where g is small."""
-    parameter = nn.Parameter(torch.zeros(3))
-    optimizer = burda_adam([parameter], 0.5)
-    parameter.grad = torch.tensor([1.0, 1e-4, -1e-6])
-    optimizer.step()
-    expected = torch.tensor([-0.5 / (1 + 1e-4), -0.25, 0.5 / 101])
-    torch.testing.assert_close(parameter.detach(), expected)
-    generator = (p for p in [nn.Parameter(torch.zeros(3))])
-    assert math.isclose(burda_adam(generator, 0.1).param_groups[0]["eps"], 1e-4)
+@pytest.mark.parametrize(("scale", "name"), ALL)
+def test_every_preset_takes_a_step_of_its_training(scale, name, monkeypatch):
+    """With its model, optimiser, schedule and penalty, on few images, in float32."""
+    preset = PRESETS[scale][name]
+    function = getattr(preset.train, "func", None)
+    images = torch.randint(256, (100, D), dtype=torch.uint8)
+    settings = {"epochs": 1, "batch_size": 5} if function else {}
+    if function in ENGINES:
+        settings |= {"precision": "no"}
+    monkeypatch.setattr(Batches, "__len__", lambda batches: 5)  # five steps to an epoch
+    model = preset.build()
+    before = [p.clone() for p in model.parameters()]
+    preset.train(model, images, 0, "cpu", **settings)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])

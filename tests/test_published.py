@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from companion import published
-from companion.published import IWAE, REDRAWN, SCORES, STATIC, Published, score
+from companion.published import FASHION, IWAE, REDRAWN, SCORES, STATIC, Published, score
 
 REFERENCES = Path(__file__).parent.parent / "book" / "references.bib"
 
@@ -23,11 +23,16 @@ NUMBERS = {
     ("PixelCNN", STATIC): 81.30,
     ("PixelRNN, diagonal BiLSTM", STATIC): 79.20,
     ("VAE, 1 layer", IWAE): 86.76,
+    ("VAE-5, 1 layer", IWAE): 86.47,
+    ("VAE-50, 1 layer", IWAE): 86.35,
     ("IWAE-5, 1 layer", IWAE): 85.54,
     ("IWAE-50, 1 layer", IWAE): 84.78,
     ("VAE, 2 layers", IWAE): 85.33,
+    ("VAE-5, 2 layers", IWAE): 85.01,
+    ("VAE-50, 2 layers", IWAE): 84.78,
     ("IWAE-5, 2 layers", IWAE): 83.89,
     ("IWAE-50, 2 layers", IWAE): 82.90,
+    ("VAE, 40 codes, 300 units", FASHION): 228.70,
 }
 
 
@@ -45,9 +50,9 @@ def test_every_score_has_a_source(each):
 
 
 def test_a_protocol_says_which_images_are_thrown_and_when():
-    assert len({STATIC, REDRAWN, IWAE}) == 3
+    assert len({STATIC, REDRAWN, IWAE, FASHION}) == 4
     assert "fixed" in STATIC
-    for protocol in (REDRAWN, IWAE):
+    for protocol in (REDRAWN, IWAE, FASHION):
         assert "thrown anew at each visit" in protocol
     assert "60,000" in REDRAWN
     assert "5,000 draws" in IWAE

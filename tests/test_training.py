@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,7 +127,8 @@ def killed_after(lines, function, *arguments, **keywords):
                 return trace
 
             checkpoint.save_file = slow_save_file
-            training.run.time = SimpleNamespace(monotonic=itertools.count().__next__)
+            clock = itertools.count().__next__
+            training.run.time = SimpleNamespace(monotonic=clock, perf_counter=time.perf_counter)
             sys.settrace(trace)
             function(*arguments, **keywords)
         finally:
@@ -760,6 +762,8 @@ def test_a_log_has_a_row_an_epoch_as_the_history_does(tmp_path):
     _, history = noisy_run(log=tmp_path / "new")
     rows = logged(tmp_path / "new")
     assert [float(row.pop("examples_per_second")) > 0 for row in rows] == [True] * EPOCHS
+    seconds = [float(row.pop("seconds")) for row in rows]
+    assert seconds == sorted(seconds)
     assert [{k: float(v) for k, v in row.items()} for row in rows] == history
     assert_same(noisy_run(), noisy_run(log=tmp_path / "again"))
 
@@ -768,8 +772,9 @@ def test_the_speed_is_of_the_examples_since_the_row_before(tmp_path, monkeypatch
     clock = iter([10.0, 12.0, 17.0])
     monkeypatch.setattr(logs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     log = logs.Log(tmp_path, 4, batch_size=10)
-    log.add({"step": 10})
-    log.add({"step": 20})
+    log.add({"step": 10}, 2.04)
+    log.add({"step": 20}, 7.0)
+    assert [row["seconds"] for row in logged(tmp_path)] == ["2.0", "7.0"]
     assert [row["examples_per_second"] for row in logged(tmp_path)] == ["30.0", "20.0"]
 
 
@@ -801,6 +806,20 @@ def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
     assert [float(row["train"]) for row in rows] == history["train"]
 
 
+def test_the_seconds_of_a_run_include_those_before_an_interruption(tmp_path, monkeypatch):
+    """Saved after 100 s of them; what follows adds to that."""
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "seconds", 100.0)
+        noisy_run(path, log=tmp_path / "first")
+    tensors, record = checkpoint.read(path)
+    assert record["seconds"] == 100
+    record["finished"], record["step"] = False, 40
+    checkpoint.write(path, tensors, record)
+    noisy_run(path, log=tmp_path / "second")
+    assert 100 <= float(logged(tmp_path / "second")[-1]["seconds"]) < 130
+
+
 def test_tensorboard_is_told_the_same(tmp_path, monkeypatch):
     told = []
 
@@ -817,12 +836,10 @@ def test_tensorboard_is_told_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     _, history = noisy_run(log=tmp_path, epochs=1)
     (row,) = logged(tmp_path)
-    speed = float(row["examples_per_second"])
+    times = {name: float(row[name]) for name in ("seconds", "examples_per_second")}
     assert told[0] == (str(tmp_path), 1)
-    assert {*told[1:-2]} == {
-        (name, history[0].get(name, speed), 10)
-        for name in ("train", "validation", "learning_rate", "examples_per_second")
-    }
+    wanted = {name: history[0][name] for name in ("train", "validation", "learning_rate")}
+    assert {*told[1:-2]} == {(name, value, 10) for name, value in (wanted | times).items()}
     assert told[-2:] == ["kept", "kept"], "flushed, then closed"
 
 

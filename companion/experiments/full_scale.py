@@ -35,18 +35,19 @@ def recipe(name: str) -> dict:
     return runs.recipe(preset) | ({"samples": K} if preset.likelihood == "bound" else {})
 
 
-def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int = K) -> dict:
+def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = None) -> dict:
     """What is asked of a trained model.
 
     Args:
         model: of the preset, on the device that is to compute.
         test:  grey test images, uint8 ``(N, 784)``.
-        draws: of the latents for each image, where the likelihood is a bound.
+        draws: of the latents for each image, of a bound; left out: those of the sources.
 
     Returns: ``nll`` of the book's throw of the test images and its ``standard_error``, nats, and
         for a bound ``samples`` and ``effective_samples``; where there is no likelihood the scores
         of drawings, as of `companion.experiments.comparison.quality`.
     """
+    draws = draws or K
     if preset.likelihood == "none":
         model.cpu()
         drawn = comparison.drawings(model, comparison.DRAWS)

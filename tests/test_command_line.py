@@ -1,0 +1,480 @@
+"""``python -m companion``: what each command does, says and refuses."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from companion import __main__ as command_line
+from companion import data, evaluation, results, runs, training
+from companion.autoregressive import FVSBN
+from companion.experiments import comparison, full_scale
+from companion.presets import CHAPTER, PAPER, PRESETS, Preset, by_gradient
+from companion.published import REDRAWN, score
+
+ROOT = Path(__file__).parent.parent
+ALONE = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, results of the test's own, and few images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "PATH", tmp_path / "results.json")
+    monkeypatch.setattr(comparison, "WEIGHTS", tmp_path / "weights")
+    mnist = data.mnist()
+    few = lambda split, count: data.Split(split.images[:count], split.labels[:count])
+    dataset = data.Dataset(few(mnist.train, 300), few(mnist.validation, 200), few(mnist.test, 100))
+    monkeypatch.setattr(runs.data, "load", lambda name: dataset)
+    return tmp_path
+
+
+def run(*arguments):
+    """The command's exit status and what it prints."""
+    done = CliRunner().invoke(command_line.main, [str(each) for each in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def start(folder, *arguments, launcher=(), **settings):
+    """The same in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "companion", *map(str, arguments)],
+        cwd=folder,
+        env=ALONE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def logged(folder):
+    with (Path(folder) / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- train ---
+
+
+def test_a_model_is_trained_in_its_folder(here):
+    status, output = run("train", "fvsbn", "--epochs", 2, "--batch-size", 50, "--device", "cpu")
+    folder = Path("runs/chapter/fvsbn")
+    assert status == 0
+    assert re.fullmatch(rf"FVSBN is trained, in \d+ s: {folder}/model.safetensors\n", output)
+    assert {path.name for path in folder.iterdir()} >= {"log.csv", "model.safetensors", "run.json"}
+    assert not (folder / "checkpoint.safetensors").exists()
+    written = runs.read(folder)
+    assert written["finished"]
+    assert (written["model"], written["preset"], written["seed"]) == ("FVSBN", "chapter", 0)
+    assert written["recipe"]["train"] == (
+        "by_gradient(batch_size=50, epochs=2, learning_rate=0.03)"
+    )
+    assert written["seconds"] == float(logged(folder)[-1]["seconds"])
+    assert len(logged(folder)) == 2
+    images = runs.data.load("mnist").train.images.flatten(1)
+    torch.manual_seed(0)
+    model = FVSBN(784)
+    by_gradient(model, images, 0, "cpu", batch_size=50, epochs=2, learning_rate=3e-2)
+    found = runs.load("FVSBN", "chapter", folder / "model.safetensors")
+    pairs = zip(found.parameters(), model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "as the preset is trained without a command"
+
+
+def test_options_reach_the_training(here, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(training, "fit", lambda model, batches, **given: asked.update(given))
+    options = ["--learning-rate", 0.5, "--seed", 3, "--precision", "bf16", "--compile"]
+    status, _ = run("train", "MADE", "--out", "a", *options, "--patience", 4, "--device", "cpu")
+    assert status == 0
+    validation = asked.pop("validation")
+    assert torch.equal(
+        validation, data.binarize(runs.data.load("").validation.images.flatten(1), seed=1)
+    )
+    assert asked == {
+        "epochs": 24,
+        "learning_rate": 0.5,
+        "seed": 3,
+        "precision": "bf16",
+        "compiled": True,
+        "patience": 4,
+        "device": torch.device("cpu"),
+        "path": Path("a/checkpoint.safetensors"),
+        "log": Path("a"),
+    }
+    assert runs.read("a")["precision"] == "bf16"
+    assert runs.read("a")["compiled"]
+
+
+def test_what_is_held_out_is_not_trained_on(here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "fit", lambda model, batches, **_: seen.append(batches))
+    run("train", "fvsbn", "--preset", "paper", "--batch-size", 5, "--device", "cpu")
+    run("train", "fvsbn", "--out", "a", "--batch-size", 5, "--device", "cpu")
+    stop = ["--patience", 2, "--out", "b", "--batch-size", 5, "--device", "cpu"]
+    run("train", "fvsbn", "--preset", "paper", *stop)
+    assert [len(batches.images) for batches in seen] == [500, 300, 300]
+    assert runs.read("runs/paper/fvsbn")["recipe"]["held_out"] is False
+    assert runs.read("b")["recipe"]["held_out"] is True
+
+
+def test_patience_keeps_the_best_weights(here):
+    """Few images are learned by heart, with a high learning rate soon."""
+    rate = ["--learning-rate", 0.1, "--epochs", 60, "--batch-size", 50, "--device", "cpu"]
+    status, _ = run("train", "fvsbn", "--patience", 3, *rate)
+    assert status == 0
+    folder = Path("runs/chapter/fvsbn")
+    scores = [float(row["validation"]) for row in logged(folder)]
+    best = scores.index(max(scores))
+    assert len(scores) == best + 1 + 3 < 60
+    x = data.binarize(runs.data.load("").validation.images.flatten(1), seed=1)
+    model = runs.load("FVSBN", "chapter", folder / "model.safetensors")
+    assert -evaluation.nll(model, x).mean == pytest.approx(max(scores), abs=1e-3)
+
+
+def test_a_finished_run_is_not_run_again(here, monkeypatch):
+    arguments = ["train", "fvsbn", "--epochs", 1, "--batch-size", 50, "--device", "cpu"]
+    run(*arguments)
+    before = runs.read("runs/chapter/fvsbn")
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    status, output = run(*arguments)
+    assert status == 0
+    assert "is trained already: runs/chapter/fvsbn. To train it anew, delete" in output
+    assert runs.read("runs/chapter/fvsbn") == before
+
+
+def test_a_folder_of_another_run_is_left_alone(here):
+    arguments = ["train", "fvsbn", "--batch-size", 50, "--device", "cpu"]
+    run(*arguments, "--epochs", 1)
+    before = {path: path.read_bytes() for path in Path("runs/chapter/fvsbn").iterdir()}
+    for other, named in [(["--epochs", 2], "epochs=1"), (["--epochs", 1, "--seed", 5], "seed: 0")]:
+        status, output = run(*arguments, *other)
+        assert status == 1
+        assert output.count("\n") == 1
+        assert "runs/chapter/fvsbn holds another run: choose another folder with --out" in output
+        assert named in output
+    assert {path: path.read_bytes() for path in Path("runs/chapter/fvsbn").iterdir()} == before
+
+
+def test_a_run_that_never_began_may_be_changed(here):
+    status, output = run("train", "fvsbn", "--batch-size", 5000, "--device", "cpu")
+    assert status == 1
+    assert "batch_size = 5000 must be 1 to 300" in output
+    status, _ = run("train", "fvsbn", "--batch-size", 50, "--epochs", 1, "--device", "cpu")
+    assert status == 0
+
+
+def test_what_is_counted_is_trained_as_well(here):
+    assert run("train", "independent-pixels", "--device", "cpu")[0] == 0
+    status, output = run("evaluate", "independent-pixels", "--device", "cpu")
+    assert status == 0
+    assert 100 < float(re.search(r"^nll: (.*)$", output, re.M)[1]) < 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "mode"], "no model 'mode' with --preset chapter; there are: independent-pixels"),
+        (["train", "independent-pixels", "--epochs", "3"], "independent pixels has no epochs"),
+        (["train", "dcgan", "--patience", "3"], "training of DCGAN has no patience"),
+        (["train", "made", "--device", "cuda:7"], "device 'cuda:7' is not here, \"cpu\" is"),
+        (["train", "made", "--device", "abacus"], "device 'abacus' is not here"),
+        (["train", "made", "--precision", "fp16", "--device", "cpu"], 'the precision is "bf16"'),
+        (["evaluate", "nade"], "runs/chapter/nade/model.safetensors is not there: train the model"),
+        (["evaluate", "made", "--out", "nowhere"], "nowhere/model.safetensors is not there"),
+        (["sample", "vae", "--preset", "paper", "--out", "x"], "is not there: train the model"),
+        (["evaluate", "fvsbn", "--preset", "paper", "--record"], "runs/paper/fvsbn holds no fin"),
+        (["benchmark", "speed"], "no benchmark 'speed'; there are: training, sampling, FVSBN"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the first GPU may be the eighth")
+def test_an_error_is_one_line_that_says_what_to_do(here, arguments, message):
+    status, output = run(*arguments)
+    assert status == 1
+    assert output.startswith("Error: ")
+    assert output.count("\n") == 1
+    assert message in output
+    assert not Path("samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "made", "--epochs", "0"],
+        ["train", "made", "--learning-rate", "0"],
+        ["train", "made", "--precision", "int8"],
+        ["train", "made", "--preset", "huge"],
+        ["train"],
+        ["evaluate", "made", "--weights", "missing"],
+        ["evaluate", "made", "--record"],
+        ["evaluate", "made", "--record", "--preset", "paper", "--draws", "3"],
+        ["table", "of contents"],
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_done(here, arguments):
+    status, output = run(*arguments)
+    assert status == 2
+    assert "Error: " in output
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA"), "ask for a smaller --batch-size, or for --device cpu"),
+        (FloatingPointError("step 3: train is\nnot finite"), "step 3: train is not finite"),
+        (data.DataError("no network"), "no network"),
+        (training.CheckpointError("damaged"), "damaged"),
+        (OSError("no space left"), "no space left"),
+    ],
+)
+def test_what_may_go_wrong_is_told_in_one_line(here, monkeypatch, error, message):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(training, "fit", fails)
+    assert run("train", "made", "--device", "cpu") == (1, f"Error: {message}\n") or (
+        message in run("train", "made", "--device", "cpu")[1]
+    )
+
+
+def test_a_mistake_of_ours_is_not_hidden(here, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *_, **__: {}["a mistake"])
+    with pytest.raises(KeyError):
+        run("train", "made", "--device", "cpu")
+
+
+# --- interrupted, and several processes ---
+
+SHORT = ("train", "fvsbn", "--epochs", 3, "--batch-size", 250, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run in a process of its own, left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, _, err = finish(start(folder, *SHORT))
+    assert status == 0, err
+    assert err == ""
+    return folder / "runs/chapter/fvsbn"
+
+
+def same_weights(a, b):
+    found = [training.checkpoint.read(Path(x) / "model.safetensors")[0] for x in (a, b)]
+    return all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(whole, tmp_path, interrupt, status):
+    folder = tmp_path / "runs/chapter/fvsbn"
+    process = start(tmp_path, *SHORT)
+    until = time.monotonic() + 60
+    while not (folder / "log.csv").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(interrupt)
+    found, _, err = finish(process)
+    assert found == status, err
+    assert re.fullmatch(
+        r"Interrupted at step \d+ of 600, saved in .*safetensors: run the same again to go on.\n",
+        err,
+    )
+    assert not runs.read(folder)["finished"]
+    found, out, err = finish(start(tmp_path, *SHORT))
+    assert found == 0, err
+    assert "is trained, in " in out
+    assert same_weights(folder, whole)
+    assert len(logged(folder)) == 3
+    assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_minutes_end_as_a_signal_would(here, monkeypatch):
+    """The engine notes the signal, saves and obeys, as tested above."""
+    told = []
+
+    def fit(*_, **__):
+        before = signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
+        time.sleep(0.2)
+        signal.signal(signal.SIGTERM, before)
+
+    monkeypatch.setattr(training, "fit", fit)
+    run("train", "made", "--device", "cpu")
+    assert told == []
+    run("train", "made", "--device", "cpu", "--out", "b", "--minutes", 0.001)
+    assert told == ["SIGTERM"]
+    run("train", "made", "--device", "cpu", "--out", "c", "--minutes", 1)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0, "what comes after training is not cut"
+
+
+def test_two_processes_give_what_one_gives(whole, tmp_path):
+    """Up to the order of summation; and one of them speaks."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    process = start(tmp_path, *SHORT, launcher=launcher)
+    status, out, err = finish(process)
+    assert status == 0, err
+    assert out.count("is trained") == 1
+    folder = tmp_path / "runs/chapter/fvsbn"
+    models = [runs.load("FVSBN", "chapter", x / "model.safetensors") for x in (folder, whole)]
+    x = data.binarize(data.mnist().test.images[:1000].flatten(1), seed=2)
+    scores = [evaluation.log_likelihoods(model, x) for model in models]
+    torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=0.02)
+    first, second = ([float(row["train"]) for row in logged(each)] for each in (folder, whole))
+    assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_two_processes_complain_once(tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    arguments = ("train", "fvsbn", "--batch-size", 101, "--device", "cpu")
+    status, _, err = finish(start(tmp_path, *arguments, launcher=launcher))
+    assert status != 0
+    assert err.count("Error: batch_size = 101 does not divide among 2 processes") == 1
+
+
+# --- evaluate, sample, table, models, benchmark ---
+
+
+def test_shipped_weights_are_scored(monkeypatch, tmp_path):
+    few = data.mnist().test.images[:200]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "images", lambda preset: (None, None, few.flatten(1)))
+    status, output = run("evaluate", "made", "--device", "cpu")
+    assert status == 0
+    assert output.startswith("MADE of the package\n")
+    expected = evaluation.nll(
+        comparison.shipped("MADE"), data.binarize(few.flatten(1), seed=2), 250
+    )
+    assert float(re.search(r"^nll: (.*)$", output, re.M)[1]) == round(expected.mean, 4)
+    assert "published" not in output
+
+
+def test_a_bound_is_scored_with_the_draws_that_are_asked_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    few = data.mnist().test.images[:20].flatten(1)
+    monkeypatch.setattr(runs, "images", lambda preset: (None, None, few))
+    for draws, told in [([], "samples: 500\n"), (["--draws", 30], "samples: 30\n")]:
+        status, output = run("evaluate", "vae", "--device", "cpu", *draws)
+        assert status == 0
+        assert told in output
+
+
+def test_a_row_is_stored_on_request(here, monkeypatch):
+    preset = Preset(
+        "Autoregressive model",
+        partial(FVSBN, 784),
+        partial(by_gradient, batch_size=50, epochs=1),
+        "exact",
+        held_out=False,
+        published=score("FVSBN", REDRAWN),
+    )
+    for presets in (PRESETS["paper"], full_scale.PAPER):
+        monkeypatch.setitem(presets, "FVSBN", preset)
+    run("train", "fvsbn", "--preset", "paper", "--device", "cpu")
+    arguments = ["evaluate", "fvsbn", "--preset", "paper", "--device", "cpu"]
+    status, output = run(*arguments)
+    assert status == 0
+    assert results.rows("full-scale") == []
+    assert "published: 96.58 (hotaj2020pytorch; training images thrown anew" in output
+    status, output = run(*arguments, "--record")
+    assert status == 0
+    (row,) = results.rows("full-scale")
+    assert f"nll: {row['values']['nll']}\n" in output
+    assert row["provenance"]["command"].startswith("python -m companion ")
+
+
+def test_drawings_are_a_picture(here):
+    weights = Path(comparison.__file__).parents[1] / "_data" / "weights" / "made.safetensors"
+    model = CHAPTER["MADE"].build().half()
+    training.load_model(model, weights)
+    training.save_model(model.float(), "made.safetensors")
+    arguments = ["sample", "made", "--weights", "made.safetensors", "--count", 7]
+    status, output = run(*arguments, "--to", "a.png")
+    assert status == 0
+    assert output == "7 drawings of MADE of made.safetensors: a.png\n"
+    picture = torch.tensor(np.array(Image.open("a.png")))
+    sheet = (255 - picture[1::3, 1::3]).view(3, 28, 3, 28).transpose(1, 2).reshape(9, 784) / 255
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = comparison.drawings(model.eval(), 7)
+    assert torch.equal(sheet[:7], expected)
+    assert sheet[7:].sum() == 0
+    run(*arguments, "--to", "b.png")
+    run(*arguments, "--to", "c.png", "--seed", 1)
+    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+    assert not [*Path().glob("*.tmp")]
+
+
+def test_weights_of_another_model_are_refused(here):
+    training.save_model(FVSBN(784), "other.safetensors")
+    status, output = run("evaluate", "made", "--weights", "other.safetensors")
+    assert status == 1
+    assert "other.safetensors holds another model" in output
+
+
+def test_the_tables_are_those_of_the_book():
+    status, output = run("table")
+    assert status == 0
+    for name in ("comparison", "full-scale", "pixel-orders", "few-labels", "mode-collapse"):
+        assert f"{name}\n\n| " in output
+    status, output = run("table", "full-scale")
+    assert output == f"full-scale\n\n{full_scale.table()}\n"
+
+
+@pytest.mark.parametrize("scale", PRESETS)
+def test_the_models_are_listed(scale):
+    status, output = run("models", "--preset", scale)
+    assert status == 0
+    names = [line.partition(":")[0] for line in output.splitlines()]
+    assert names == [runs.slug(name) for name in PRESETS[scale]]
+    assert len({*names}) == len(names)
+    for name, full in zip(names, PRESETS[scale], strict=True):
+        assert runs.find(name, scale)[0] == runs.find(full, scale)[0] == full
+
+
+def test_every_option_is_explained():
+    for name, command in command_line.main.commands.items():
+        status, output = run(name, "--help")
+        assert status == 0
+        assert command.help
+        assert "Usage: " in output
+
+
+def test_the_benchmark_prints_its_ratios(monkeypatch):
+    arguments = ["--quick", "--rounds", 1, "--batch-size", 50, "--device", "cpu"]
+    lines = command_line.in_training.LINES
+    monkeypatch.setitem(lines, "FVSBN", lines["FVSBN"]._replace(count=100))
+    status, output = run("benchmark", "FVSBN", *arguments)
+    assert status == 0
+    first, _, title, _, line, _, then, *_, last = output.splitlines()
+    assert first.startswith(f"torch {torch.__version__}, ")
+    assert (title, then) == ("training", "sampling")
+    for each in (line, last):
+        assert each.split()[:2] == ["FVSBN", "50"]
+        assert float(each.split()[-1]) > 0
+    status, output = run("benchmark", "NADE 500", *arguments)
+    assert "training" not in output
+
+
+def test_presets_of_the_paper_are_not_those_of_the_chapter():
+    for name in {*CHAPTER} & {*PAPER}:
+        assert runs.recipe(CHAPTER[name]) != runs.recipe(PAPER[name])
