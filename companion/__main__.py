@@ -15,7 +15,14 @@ import torch
 from companion import data, runs, training
 from companion.benchmarks import sampling as in_sampling
 from companion.benchmarks import training as in_training
-from companion.experiments import comparison, few_labels, full_scale, mode_collapse, pixel_orders
+from companion.experiments import (
+    comparison,
+    digit_features,
+    few_labels,
+    full_scale,
+    mode_collapse,
+    pixel_orders,
+)
 from companion.experiments.common import in_words
 from companion.nn import free_parameters
 from companion.presets import PRESETS
@@ -28,6 +35,14 @@ TABLES = {
     "pixel-orders": lambda: pixel_orders.table(pixel_orders.current_rows()),
     "few-labels": lambda: few_labels.table(few_labels.current_rows()),
     "mode-collapse": lambda: mode_collapse.table(mode_collapse.current_rows()),
+}
+
+EXPERIMENTS = {
+    "comparison": comparison,
+    "pixel-orders": pixel_orders,
+    "few-labels": few_labels,
+    "mode-collapse": mode_collapse,
+    "digit-features": digit_features,
 }
 
 
@@ -138,8 +153,9 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     if earlier and earlier["finished"]:
         say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
     else:
-        seconds = runs.read(folder)["seconds"] if runs.FIRST else math.nan
-        say(f"{name} is trained, in {seconds:,.0f} s: {folder / 'model.safetensors'}")
+        run = runs.read(folder) if runs.FIRST else {"seconds": math.nan, "memory_mb": math.nan}
+        cost = f"in {run['seconds']:,.0f} s, with {run['memory_mb']:,.0f} MB at most"
+        say(f"{name} is trained, {cost}: {folder / 'model.safetensors'}")
 
 
 def trained(model: str, scale: str, folder: Path | None, weights: Path | None):
@@ -222,6 +238,19 @@ def sample(model, scale, folder, weights, count, seed, path):
 def table(names):
     """Print the tables of stored results: all, or those with NAMES."""
     click.echo("\n\n".join(f"{name}\n\n{TABLES[name]()}" for name in names or TABLES))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", type=click.Choice([*EXPERIMENTS]))
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def experiment(name, options):
+    """Run what a chapter has no time for, and store its rows; NAME -- --help lists OPTIONS.
+
+    pixel-orders: seeds and orders of pixels. few-labels: the semi-supervised AAE, and clusters.
+    mode-collapse: modes of a ring and a grid. comparison: all families under one protocol.
+    digit-features: the classifier that judges drawings.
+    """
+    EXPERIMENTS[name].main([*options])
 
 
 @main.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -144,7 +145,8 @@ def train(
     model.cpu().eval().requires_grad_(True)
     if FIRST:
         training.save_model(model, folder / "model.safetensors")
-        write(folder, run | {"finished": True, "seconds": round(logged(folder) or seconds, 1)})
+        cost = {"seconds": round(logged(folder) or seconds, 1), "memory_mb": peak_memory(device)}
+        write(folder, run | {"finished": True} | cost)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return model
 
@@ -170,6 +172,18 @@ def write(folder: str | os.PathLike, run: dict) -> None:
     """Write ``run.json``, whole or not at all."""
     text = json.dumps(run, indent=1, ensure_ascii=False)
     replace(Path(folder) / "run.json", (text + "\n").encode())
+
+
+def peak_memory(device: torch.device) -> int:
+    """What this process has taken at most, in MB: of the GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, else kilobytes
 
 
 def logged(folder: str | os.PathLike) -> float | None:

@@ -78,7 +78,9 @@ def test_a_model_is_trained_in_its_folder(here):
     status, output = run("train", "fvsbn", "--epochs", 2, "--batch-size", 50, "--device", "cpu")
     folder = Path("runs/chapter/fvsbn")
     assert status == 0
-    assert re.fullmatch(rf"FVSBN is trained, in \d+ s: {folder}/model.safetensors\n", output)
+    assert re.fullmatch(
+        rf"FVSBN is trained, in \d+ s, with [\d,]+ MB at most: {folder}/model.safetensors\n", output
+    )
     assert {path.name for path in folder.iterdir()} >= {"log.csv", "model.safetensors", "run.json"}
     assert not (folder / "checkpoint.safetensors").exists()
     written = runs.read(folder)
@@ -89,6 +91,7 @@ def test_a_model_is_trained_in_its_folder(here):
     )
     assert written["seconds"] == float(logged(folder)[-1]["seconds"])
     assert len(logged(folder)) == 2
+    assert 100 < written["memory_mb"] < 100_000
     images = runs.data.load("mnist").train.images.flatten(1)
     torch.manual_seed(0)
     model = FVSBN(784)
@@ -438,6 +441,16 @@ def test_the_tables_are_those_of_the_book():
         assert f"{name}\n\n| " in output
     status, output = run("table", "full-scale")
     assert output == f"full-scale\n\n{full_scale.table()}\n"
+
+
+def test_an_experiment_gets_its_own_options(monkeypatch):
+    for name, module in command_line.EXPERIMENTS.items():
+        asked = []
+        monkeypatch.setattr(module, "main", asked.append)
+        status, _ = run("experiment", name, "--models", "MADE", "--seeds", 2, "--", "--help")
+        assert status == 0
+        assert asked == [["--models", "MADE", "--seeds", "2", "--help"]]
+    assert run("experiment", "alchemy")[0] == 2
 
 
 @pytest.mark.parametrize("scale", PRESETS)
