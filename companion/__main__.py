@@ -22,6 +22,7 @@ from companion.experiments import (
     full_scale,
     mode_collapse,
     pixel_orders,
+    stacked_digits,
 )
 from companion.experiments.common import in_words
 from companion.nn import free_parameters
@@ -35,6 +36,7 @@ TABLES = {
     "pixel-orders": lambda: pixel_orders.table(pixel_orders.current_rows()),
     "few-labels": lambda: few_labels.table(few_labels.current_rows()),
     "mode-collapse": lambda: mode_collapse.table(mode_collapse.current_rows()),
+    "stacked-digits": lambda: stacked_digits.table(stacked_digits.current_rows()),
 }
 
 EXPERIMENTS = {
@@ -42,6 +44,7 @@ EXPERIMENTS = {
     "pixel-orders": pixel_orders,
     "few-labels": few_labels,
     "mode-collapse": mode_collapse,
+    "stacked-digits": stacked_digits,
     "digit-features": digit_features,
 }
 
@@ -247,7 +250,8 @@ def experiment(name, options):
     """Run what a chapter has no time for, and store its rows; NAME -- --help lists OPTIONS.
 
     pixel-orders: seeds and orders of pixels. few-labels: the semi-supervised AAE, and clusters.
-    mode-collapse: modes of a ring and a grid. comparison: all families under one protocol.
+    mode-collapse: modes of a ring and a grid. stacked-digits: modes of three digits at once.
+    comparison: all families under one protocol.
     digit-features: the classifier that judges drawings.
     """
     EXPERIMENTS[name].main([*options])

@@ -142,11 +142,10 @@ def table(chapter: str | None = None) -> str:
     lines = []
     for name, preset in chosen.items():
         parameters = f"{free_parameters(preset.build()):,}"
-        rows, ours = current_rows(name), [comparison.NOT_RUN, ""]
-        if rows:
-            values = rows[0]["values"]
+        ours = comparison.NOT_RUN
+        for row in current_rows(name)[:1]:
+            values = row["values"]
             sign = "≤ " if preset.likelihood == "bound" else ""
-            score = f"{sign}{values['nll']:.2f} ± {values['standard_error']:.2f}"
-            ours = [score, f"{values['train_seconds'] / 60:.0f}"]
-        lines.append([name, parameters, *ours, f"{preset.published.nll:.2f}"])
-    return markdown(["model", "parameters", "NLL", "training, min", "published"], lines)
+            ours = f"{sign}{values['nll']:.2f} ± {values['standard_error']:.2f}"
+        lines.append([name, parameters, ours, f"{preset.published.nll:.2f}"])
+    return markdown(["model", "parameters", "NLL", "published"], lines)

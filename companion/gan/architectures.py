@@ -7,10 +7,10 @@ from torch import nn
 from companion.gan.training import GAN
 
 
-def dcgan(side: int = 28, channels: int = 32, latent: int = 64) -> GAN:
+def dcgan(side: int = 28, channels: int = 32, latent: int = 64, colours: int = 1) -> GAN:
     """Convolutions that halve a picture twice for D, and double a small one twice for G.
 
-    They draw and judge grey images from 0 (white) to 1, ``(B, 1, side, side)``. Both players treat
+    They draw and judge images from 0 (white) to 1, ``(B, colours, side, side)``. Both players treat
     each picture by itself: where the source has batch normalisation, G normalises groups of eight
     channels, and D nothing, so that a step of one player leaves no trace in the other.
 
@@ -18,6 +18,7 @@ def dcgan(side: int = 28, channels: int = 32, latent: int = 64) -> GAN:
         side:     of the pictures, a multiple of four.
         channels: at half the size; there are twice as many at a quarter. A multiple of eight.
         latent:   entries of the noise.
+        colours:  planes of a picture; one if it is grey.
 
     Raises: ValueError if side or channels do not divide.
     Source: Radford, Metz & Chintala (2016), with two layers in place of four.
@@ -33,11 +34,11 @@ def dcgan(side: int = 28, channels: int = 32, latent: int = 64) -> GAN:
         nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1),
         nn.GroupNorm(channels // 8, channels),
         nn.ReLU(),
-        nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(channels, colours, 4, stride=2, padding=1),
         nn.Sigmoid(),
     )
     D = nn.Sequential(
-        nn.Conv2d(1, channels, 4, stride=2, padding=1),
+        nn.Conv2d(colours, channels, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
         nn.Conv2d(channels, wide, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
