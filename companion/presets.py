@@ -351,4 +351,7 @@ PAPER = {
     ),
 }
 
+for _name in ("FVSBN", "NADE", "VAE", "IWAE-5", "VAE, 2 layers"):  # they are small
+    PAPER[_name] = PAPER[_name]._replace(shipped=True)
+
 PRESETS = {"chapter": CHAPTER, "paper": PAPER}

@@ -198,5 +198,5 @@ def test_rows_that_are_there_are_not_made_again(file, monkeypatch, capsys):
     (row,) = results.rows("stacked-digits", seed=1)
     assert row["provenance"]["recipe"] == stacked_digits.recipe("non-saturating loss")
     assert "precision" in row["provenance"]
-    monkeypatch.setitem(stacked_digits.SHARED, "epochs", 11)
+    monkeypatch.setitem(stacked_digits.SHARED, "epochs", 6)
     assert stacked_digits.current_rows() == []

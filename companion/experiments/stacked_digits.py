@@ -30,7 +30,7 @@ EXPERIMENT = "stacked-digits"
 SAMPLES = 26_000  # drawn for the score, as in the published protocol
 PLANES, SIDE = 3, 28
 
-SHARED = {"epochs": 10, "betas": (0.5, 0.99), "schedule": "cosine", "precision": "fast"}
+SHARED = {"epochs": 5, "betas": (0.5, 0.99), "schedule": "cosine", "precision": "fast"}
 BATCH_SIZE = 64
 METHODS = {
     "non-saturating loss": {"loss": non_saturating, "learning_rate": 2e-3},
