@@ -33,6 +33,7 @@ from companion.training.devices import PRECISIONS, usable
 TABLES = {
     "comparison": lambda: comparison.likelihood_table(comparison.current_rows()),
     "full-scale": full_scale.table,
+    "full-scale-drawings": full_scale.drawings_table,
     "pixel-orders": lambda: pixel_orders.table(pixel_orders.current_rows()),
     "few-labels": lambda: few_labels.table(few_labels.current_rows()),
     "mode-collapse": lambda: mode_collapse.table(mode_collapse.current_rows()),

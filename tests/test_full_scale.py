@@ -127,11 +127,17 @@ def test_a_bound_is_scored_with_the_draws_of_the_sources(tiny, tmp_path, monkeyp
     assert full_scale.recipe("VAE")["samples"] == 7
 
 
-def test_what_has_no_likelihood_is_judged_by_its_drawings(tiny, tmp_path):
+def test_what_has_no_likelihood_is_judged_by_its_drawings(tiny, tmp_path, monkeypatch):
     trained("DCGAN")
     values = full_scale.record("DCGAN", tmp_path / "run")["values"]
     assert {*comparison.SCORES_OF_DRAWINGS} <= values.keys()
     assert "nll" not in values
+    scores = [f"{values[k]:.{d}f}" for k, d in comparison.SCORES_OF_DRAWINGS.items()]
+    assert full_scale.drawings_table().splitlines()[2:] == [
+        f"| DCGAN | {values['parameters']:,} | {' | '.join(scores)} |"
+    ]
+    monkeypatch.setattr(full_scale, "current_rows", lambda name: [])
+    assert full_scale.drawings_table().endswith(" | not yet run |  |  |  |")
 
 
 def test_a_shipped_model_is_measured_as_it_is_shipped(tiny, tmp_path):

@@ -149,3 +149,22 @@ def table(chapter: str | None = None) -> str:
             ours = f"{sign}{values['nll']:.2f} ± {values['standard_error']:.2f}"
         lines.append([name, parameters, ours, f"{preset.published.nll:.2f}"])
     return markdown(["model", "parameters", "NLL", "published"], lines)
+
+
+def drawings_table() -> str:
+    """The presets without a likelihood: scores of their drawings, in Markdown.
+
+    They are in the features of the book's own classifier, and compare with each other alone.
+    """
+    lines = []
+    for name, preset in PAPER.items():
+        if preset.likelihood == "none":
+            scores = [comparison.NOT_RUN, "", "", ""]
+            for row in current_rows(name)[:1]:
+                scores = [
+                    f"{row['values'][key]:.{digits}f}"
+                    for key, digits in comparison.SCORES_OF_DRAWINGS.items()
+                ]
+            lines.append([name, f"{free_parameters(preset.build()):,}", *scores])
+    header = ["model", "parameters", "Fréchet distance, squared", "precision", "recall"]
+    return markdown([*header, "wrong kind, %"], lines)
