@@ -138,7 +138,11 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     name, _ = runs.find(model, scale)
     folder = folder_of(folder, scale, name)
     earlier = runs.read(folder)
+    if not (earlier and earlier["finished"]):
+        say(f"{name} is being trained in {folder}, where log.csv tells how far it is")
     if minutes is not None:  # the engine saves, and then gives way to the signal
+        if not hasattr(signal, "setitimer"):
+            raise click.UsageError("--minutes needs timers that this system does not have")
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     runs.train(
@@ -197,8 +201,9 @@ def evaluate(model, scale, folder, weights, draws, device, record):
         values = full_scale.record(name, folder_of(folder, scale, name), device=device)["values"]
     else:
         name, trained_model, where = trained(model, scale, folder, weights)
-        click.echo(f"{name} of {where}")
         draws = draws or (full_scale.K if scale == "paper" else comparison.K)
+        slow = f", {draws:,} draws for each image" if preset.likelihood == "bound" else ""
+        click.echo(f"{name} of {where}{slow}")
         torch.manual_seed(0)
         test = runs.images(preset)[2]
         values = full_scale.measure(trained_model.to(device), preset, test, draws)
