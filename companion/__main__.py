@@ -26,7 +26,7 @@ from companion.experiments import (
 )
 from companion.experiments.common import in_words
 from companion.nn import free_parameters
-from companion.presets import PRESETS
+from companion.presets import PRESETS, settings_of
 from companion.results import ResultsError, provenance
 from companion.training.devices import PRECISIONS, usable
 
@@ -61,14 +61,16 @@ class Commands(click.Group):
             fail(" ".join(str(error).split()))
         except torch.OutOfMemoryError:
             fail("out of memory: ask for a smaller --batch-size, or for --device cpu")
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
+        except KeyboardInterrupt:  # die of it, so that a shell's loop ends as well
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
 
 
 def fail(message: str) -> None:
     """Leave with one line."""
     if runs.FIRST:
         raise click.ClickException(message) from None
+    click.echo(f"Process {os.environ['RANK']}: {message}", err=True)
     raise SystemExit(1) from None
 
 
@@ -95,6 +97,11 @@ def about_a_model(command):
         help="Folder of the run; left out: runs/PRESET/MODEL.",
     )
     return click.argument("model")(scale(folder(command)))
+
+
+def this_command() -> str:
+    """What was typed, for provenance."""
+    return shlex.join(["python", "-m", "companion", *sys.argv[1:]])
 
 
 def folder_of(folder: Path | None, scale: str, name: str) -> Path:
@@ -130,26 +137,34 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     """Train MODEL, or go on where an earlier call was interrupted.
 
     Ctrl-C saves and stops; so does --minutes, with exit status 143. The same command goes on. To
-    train in pieces: until python -m companion train MODEL --minutes 8; do :; done
+    train in pieces:
+
+        while python -m companion train MODEL --minutes 8; [ $? = 143 ]; do :; done
 
     Options that are left out are the preset's. Under torchrun or accelerate launch several
     processes train together, with the results of one.
     """
-    name, _ = runs.find(model, scale)
+    name, preset = runs.find(model, scale)
     folder = folder_of(folder, scale, name)
-    earlier = runs.read(folder)
-    if not (earlier and earlier["finished"]):
-        say(f"{name} is being trained in {folder}, where log.csv tells how far it is")
     if minutes is not None:  # the engine saves, and then gives way to the signal
+        if "path" not in settings_of(preset):
+            raise ValueError(f"the training of {name} is not done in pieces: leave out --minutes")
         if not hasattr(signal, "setitimer"):
             raise click.UsageError("--minutes needs timers that this system does not have")
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    begins = []
+
+    def on_start():
+        begins.append(name)
+        say(f"{name} is being trained in {folder}, where log.csv tells how far it is")
+
     runs.train(
         name,
         scale,
         folder,
-        command=shlex.join(["python", "-m", "companion", *sys.argv[1:]]),
+        command=this_command(),
+        on_start=on_start,
         seed=seed,
         device=device,
         compiled=compiled,
@@ -158,7 +173,7 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     )
     if minutes is not None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if earlier and earlier["finished"]:
+    if not begins:
         say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
     else:
         run = runs.read(folder) if runs.FIRST else {"seconds": math.nan, "memory_mb": math.nan}
@@ -167,13 +182,22 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
 
 
 def trained(model: str, scale: str, folder: Path | None, weights: Path | None):
-    """A model's name, the model, and where it was found: --weights, a run, or the package."""
+    """A model's name, the model, where it was found, and whether by the preset's own recipe.
+
+    It is the file of --weights, of a run, or of the package.
+    """
     name, preset = runs.find(model, scale)
     path = weights or folder_of(folder, scale, name) / "model.safetensors"
-    if weights is None and folder is None and not path.exists() and preset.shipped:
-        module = comparison if scale == "chapter" else full_scale
-        return name, module.shipped(name), "the package"
-    return name, runs.load(name, scale, path), str(path)
+    module = comparison if scale == "chapter" else full_scale
+    of_package = weights is None and folder is None and not path.exists() and preset.shipped
+    if of_package and module.weights_of(name).exists():
+        return name, module.shipped(name), "the package", True
+    run = runs.read(path.parent) if weights is None else None
+    if run is not None and (run["model"], run["preset"]) != (name, scale):
+        what = f"{runs.slug(run['model'])} --preset {run['preset']}"
+        raise ValueError(f"{path.parent} holds a run of {what}: ask for that")
+    own = run is not None and run["recipe"] == runs.recipe(preset)
+    return name, runs.load(name, scale, path), str(path), own
 
 
 weights_option = click.option(
@@ -193,14 +217,18 @@ def evaluate(model, scale, folder, weights, draws, device, record):
     """Score MODEL on the test images."""
     device = usable(device)
     name, preset = runs.find(model, scale)
+    if draws and preset.likelihood != "bound":
+        raise click.UsageError(f"--draws is for likelihoods that are a bound; {name} has none")
     if record:
         if scale != "paper" or weights or draws:
             raise click.UsageError(
                 "--record stores what --preset paper made, as it is, without --weights and --draws"
             )
-        values = full_scale.record(name, folder_of(folder, scale, name), device=device)["values"]
+        folder = folder_of(folder, scale, name)
+        row = full_scale.record(name, folder, command=this_command(), device=device)
+        values, own = row["values"], True
     else:
-        name, trained_model, where = trained(model, scale, folder, weights)
+        name, trained_model, where, own = trained(model, scale, folder, weights)
         draws = draws or (full_scale.K if scale == "paper" else comparison.K)
         slow = f", {draws:,} draws for each image" if preset.likelihood == "bound" else ""
         click.echo(f"{name} of {where}{slow}")
@@ -212,6 +240,8 @@ def evaluate(model, scale, folder, weights, draws, device, record):
     if preset.published is not None:
         source = preset.published
         click.echo(f"published: {source.nll:.2f} ({source.source}; {source.protocol})")
+        if not own:
+            click.echo("not known to be trained by the preset's own recipe")
 
 
 @main.command()
@@ -219,26 +249,41 @@ def evaluate(model, scale, folder, weights, draws, device, record):
 @weights_option
 @click.option("--count", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--to", "path", default="samples.png", show_default=True, type=click.Path())
-def sample(model, scale, folder, weights, count, seed, path):
+@click.option("--device", help="As of train.")
+@click.option(
+    "--to",
+    "path",
+    default="samples.png",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+def sample(model, scale, folder, weights, count, seed, device, path):
     """Draw from MODEL into a picture."""
     from PIL import Image
 
-    name, trained_model, where = trained(model, scale, folder, weights)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise click.UsageError(f"--to: a file of pictures, such as samples.png, not {path}")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--to: there is no folder {path.parent}")
+    name, trained_model, where, _ = trained(model, scale, folder, weights)
+    trained_model.to(usable(device))
     torch.manual_seed(seed)
     with torch.no_grad():
-        drawn = comparison.drawings(trained_model, count).reshape(-1, 28, 28)
+        drawn = comparison.drawings(trained_model, count).cpu().reshape(-1, 28, 28)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.zeros(rows * columns, 28, 28)
     sheet[:count] = drawn
     sheet = sheet.reshape(rows, columns, 28, 28).transpose(1, 2).reshape(28 * rows, 28 * columns)
-    partial = f"{path}.tmp"
     picture = Image.fromarray((255 * (1 - sheet)).byte().numpy())
-    picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.NEAREST).save(
-        partial, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
-    )
-    os.replace(partial, path)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        size = (3 * picture.width, 3 * picture.height)
+        picture.resize(size, Image.Resampling.NEAREST).save(unfinished, format=kind)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     click.echo(f"{count} drawings of {name} of {where}: {path}")
 
 

@@ -18,6 +18,7 @@ import torch
 
 import companion
 from companion.data.files import replace
+from companion.training.devices import usable
 
 PATH = Path(__file__).parent / "_data" / "results.json"
 
@@ -80,12 +81,13 @@ def provenance(command: str, device: str | torch.device = "cpu") -> dict:
     Returns: ``command``; ``commit``, with "-dirty" if the package (results and weights aside) has
         changes that are not committed, None outside the repository; ``device``, the processor's
         name with the number of threads, or the GPU's; ``versions`` of python, torch and companion.
+    Raises:  ValueError if the device is not here.
     """
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
         "command": command,
         "commit": _commit(),
-        "device": _device(torch.device(device)),
+        "device": _device(usable(device)),
         "versions": versions | {"companion": companion.__version__},
     }
 

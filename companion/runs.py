@@ -7,11 +7,13 @@ and ``checkpoint.safetensors`` while the run is under way, ``model.safetensors``
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from companion import data, results, training
 from companion.data.files import replace
 from companion.experiments.common import in_words
 from companion.presets import PRESETS, Preset, settings_of
-from companion.training.checkpoint import refuse_differences
+from companion.training.checkpoint import refuse_differences, stored_signature
 from companion.training.devices import usable
 
+# What run.json has, at least.
+KEYS = {"model", "preset", "seed", "recipe", "precision", "compiled", "finished", "provenance"}
 FIRST = int(os.environ.get("RANK", 0)) == 0  # the one of torchrun's processes that writes
 
 
@@ -84,6 +88,7 @@ def train(
     device: str | torch.device | None = None,
     compiled: bool = False,
     patience: int | None = None,
+    on_start: Callable[[], None] = lambda: None,
     **asked,
 ) -> nn.Module:
     """Train a preset in a folder, or go on where an earlier call was interrupted.
@@ -95,77 +100,145 @@ def train(
         device, compiled: as of `companion.training.fit`.
         patience:    stop after so many epochs without a better score of the validation images,
                      which are then held out; the weights of the best epoch are kept.
+        on_start:    called once all is found to be in order and training begins.
         asked:       settings of training in place of the preset's: ``epochs``, ``batch_size``,
                      ``learning_rate``, ``precision``.
 
     Returns: the trained model, on the CPU.
     Raises:  ValueError for a setting that the model's training does not have; CheckpointError if
-        the folder holds another run; as `companion.training.fit` raises.
+        the folder holds another run, or one that is under way; as `companion.training.fit` raises.
     """
     folder, (name, preset) = Path(folder), find(name, scale)
     if patience is not None:
         preset, asked = preset._replace(held_out=True), asked | {"patience": patience}
+    if compiled:
+        asked["compiled"] = True
     known = settings_of(preset)
     for setting in asked.keys() - known:
         raise ValueError(f"the training of {name} has no {setting}")
-    whole = recipe(preset, **asked)
-    run = {"model": name, "preset": scale, "seed": seed, "recipe": whole}
-    earlier = read(folder)
-    begun = [folder / each for each in ("checkpoint.safetensors", "model.safetensors")]
-    if earlier is not None and not any(path.exists() for path in begun):
-        earlier = None  # nothing would be lost
-    if earlier is not None:
-        message = f"{folder} holds another run: choose another folder with --out, or delete it"
-        refuse_differences(message, {key: earlier[key] for key in run}, run)
-        if earlier["finished"]:
-            return load(name, scale, folder / "model.safetensors")
-    device = usable(device)
+    device = usable(device if "path" in known else "cpu")  # what has no steps is counted there
     precision = (getattr(preset.train, "keywords", {}) | asked).get("precision", "no")
     if precision == "fast":
         precision = training.fast_precision(device)
-    made = results.provenance(command, device)
-    if earlier is not None:  # a row names the commits that all pieces of the run were trained at
-        first, last = earlier["provenance"]["commit"], made["commit"]
-        commits = first if str(first).endswith(str(last)) else f"{first}, {last}"
-        made = earlier["provenance"] | {"commit": commits}
-    run |= {"precision": precision, "compiled": compiled, "finished": False, "provenance": made}
-    if FIRST:
-        write(folder, run)
-
-    pictures, validation, _ = images(preset)
-    if patience is not None:
-        asked["validation"] = data.binarize(validation, seed=data.SEEDS["validation"])
-    extra = {"path": folder / "checkpoint.safetensors", "log": folder, "compiled": compiled}
-    asked |= {key: value for key, value in extra.items() if key in known}
-    torch.manual_seed(seed)
-    model = preset.build()
-    start = time.perf_counter()
-    preset.train(model, pictures, seed, device, **asked)
-    seconds = time.perf_counter() - start
-    model.cpu().eval().requires_grad_(True)
-    if FIRST:
-        training.save_model(model, folder / "model.safetensors")
-        cost = {"seconds": round(logged(folder) or seconds, 1), "memory_mb": peak_memory(device)}
-        write(folder, run | {"finished": True} | cost)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    asked.pop("compiled", None)
+    run = {"model": name, "preset": scale, "seed": seed, "recipe": recipe(preset, **asked)}
+    run |= {"precision": precision, "compiled": compiled}
+    with alone(folder):
+        earlier = begun(folder, run)
+        if earlier is not None and earlier["finished"]:
+            return load(name, scale, folder / "model.safetensors")
+        run |= {"finished": False, "provenance": provenance(command, device, earlier)}
+        if FIRST:
+            write(folder, run)
+        on_start()
+        pictures, validation, _ = images(preset)
+        if patience is not None:
+            asked["validation"] = data.binarize(validation, seed=data.SEEDS["validation"])
+        extra = {"path": folder / "checkpoint.safetensors", "log": folder, "compiled": compiled}
+        asked |= {key: value for key, value in extra.items() if key in known}
+        torch.manual_seed(seed)
+        model = preset.build()
+        start = time.perf_counter()
+        preset.train(model, pictures, seed, device, **asked)
+        seconds = time.perf_counter() - start
+        model.cpu().eval().requires_grad_(True)
+        if FIRST:
+            training.save_model(model, folder / "model.safetensors")
+            seconds = round(logged(folder) or seconds, 1)
+            cost = {"seconds": seconds, "memory_mb": peak_memory(device)}
+            write(folder, run | {"finished": True} | cost)
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return model
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while this one is at work there.
+
+    Raises: CheckpointError if another one is, where the system can lock a folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
+    if not FIRST or fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise training.CheckpointError(
+                f"another process is training in {folder}: choose another folder with --out"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def begun(folder: Path, run: dict) -> dict | None:
+    """The earlier piece of a run, if there is one.
+
+    Raises: CheckpointError if the folder holds something else that would be lost.
+    """
+    earlier = read(folder)
+    paths = [folder / each for each in ("checkpoint.safetensors", "model.safetensors")]
+    if not any(path.exists() for path in paths):
+        return None
+    message = f"{folder} holds another run: choose another folder with --out, or delete it"
+    if earlier is None:
+        raise training.CheckpointError(f"{message}. It has weights, and no run.json")
+    refuse_differences(message, {key: earlier[key] for key in run}, run)
+    return earlier
+
+
+def provenance(command: str, device: torch.device, earlier: dict | None) -> dict:
+    """As of `companion.results`; of a run in pieces the first command, all commits and devices."""
+    made = results.provenance(command, device)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        made["device"] += f", {processes} processes"
+    if earlier is None:
+        return made
+    first = earlier["provenance"]
+    joined = {}
+    for key in ("commit", "device"):
+        pieces = str(first[key]).split("; ")
+        joined[key] = "; ".join(dict.fromkeys([*pieces, str(made[key])]))
+    return first | joined
+
+
 def load(name: str, scale: str, path: str | os.PathLike) -> nn.Module:
-    """A trained model, on the CPU.
+    """A trained model, on the CPU, in single precision.
 
     Raises: ValueError if the file is not there; CheckpointError if it is of another model.
     """
     if not Path(path).exists():
         raise ValueError(f"{path} is not there: train the model first, or name its --weights")
     model = find(name, scale)[1].build()
-    return training.load_model(model, path).eval()
+    if any("float16" in kind for kind in stored_signature(path).values()):  # it has travelled
+        model = model.half()
+    return training.load_model(model, path).float().eval()
 
 
 def read(folder: str | os.PathLike) -> dict | None:
-    """What ``run.json`` says; None where there is none."""
+    """What ``run.json`` says; None where there is none.
+
+    Raises: CheckpointError if it is damaged.
+    """
     path = Path(folder) / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        missing = KEYS - run.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (ValueError, AttributeError) as error:
+        raise training.CheckpointError(f"{path} is damaged ({error}): delete the folder") from None
+    return run
 
 
 def write(folder: str | os.PathLike, run: dict) -> None:

@@ -50,6 +50,13 @@ def test_the_training_benchmark_prints_ratios(name, monkeypatch, capsys):
     assert ratio == pytest.approx(ours / by_hand, rel=0.05, abs=0.01)
 
 
+def test_a_batch_that_is_too_large_leaves_the_other_lines(capsys):
+    training.main(["gated PixelCNN", "FVSBN"], batch_sizes=[600], rounds=1, most=600)
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first == "gated PixelCNN     600  more than the 512 examples"
+    assert second.startswith("FVSBN ")
+
+
 def test_other_libraries_stand_beside(monkeypatch, capsys):
     peers = {"abacus": lambda *given: None, "missing": lambda *given: None}
     monkeypatch.setitem(sys.modules, "abacus", SimpleNamespace(__spec__=True))

@@ -177,6 +177,67 @@ def test_a_folder_of_another_run_is_left_alone(here):
     assert {path: path.read_bytes() for path in Path("runs/chapter/fvsbn").iterdir()} == before
 
 
+def test_weights_of_unknown_origin_are_left_alone(here):
+    training.save_model(FVSBN(784), "mine/model.safetensors")
+    before = Path("mine/model.safetensors").read_bytes()
+    status, output = run("train", "fvsbn", "--out", "mine", "--epochs", 1, "--device", "cpu")
+    assert status == 1
+    assert "mine holds another run" in output
+    assert "weights, and no run.json" in output
+    assert Path("mine/model.safetensors").read_bytes() == before
+
+
+def test_two_runs_do_not_share_a_folder(here, monkeypatch):
+    inner = []
+
+    def fit(*_, **__):
+        inner.append(run("train", "fvsbn", "--seed", 1, "--device", "cpu"))
+
+    monkeypatch.setattr(training, "fit", fit)
+    status, _ = run("train", "fvsbn", "--device", "cpu")
+    assert status == 0
+    ((status, output),) = inner
+    assert status == 1
+    assert "another process is training in runs/chapter/fvsbn: choose another folder" in output
+    assert runs.read("runs/chapter/fvsbn")["seed"] == 0
+
+
+def test_a_run_goes_on_only_as_it_began(here, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *_, **__: None)
+    run("train", "fvsbn", "--device", "cpu")
+    for option, named in [("--compile", "compiled: False there"), ("--precision=bf16", "no there")]:
+        status, output = run("train", "fvsbn", "--device", "cpu", option)
+        assert status == 1
+        assert named in output
+
+
+def test_a_damaged_record_is_named(here):
+    run("train", "independent-pixels")
+    for content, told in [
+        ("{", "is damaged (Expecting"),
+        ('{"model": 1}', "it lacks compiled, fi"),
+    ]:
+        Path("runs/chapter/independent-pixels/run.json").write_text(content)
+        status, output = run("evaluate", "independent-pixels", "--device", "cpu")
+        assert status == 1
+        assert "runs/chapter/independent-pixels/run.json is damaged" in output
+        assert told in output
+
+
+def test_all_commits_and_devices_of_a_run_in_pieces_are_told(monkeypatch):
+    made = {"command": "b", "commit": "2", "device": "GPU", "versions": {}}
+    monkeypatch.setattr(results, "provenance", lambda command, device: dict(made))
+    cpu = torch.device("cpu")
+    assert runs.provenance("b", cpu, None) == made
+    first = {"command": "a", "commit": "1-dirty", "device": "GPU", "versions": {}}
+    found = runs.provenance("b", cpu, {"provenance": first})
+    assert found == first | {"commit": "1-dirty; 2"}
+    assert runs.provenance("b", cpu, {"provenance": found}) == found
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    again = runs.provenance("b", cpu, {"provenance": found})
+    assert again["device"] == "GPU; GPU, 4 processes"
+
+
 def test_a_run_that_never_began_may_be_changed(here):
     status, output = run("train", "fvsbn", "--batch-size", 5000, "--device", "cpu")
     assert status == 1
@@ -201,6 +262,9 @@ def test_what_is_counted_is_trained_as_well(here):
         (["train", "made", "--device", "cuda:7"], "device 'cuda:7' is not here, \"cpu\" is"),
         (["train", "made", "--device", "abacus"], "device 'abacus' is not here"),
         (["train", "made", "--precision", "fp16", "--device", "cpu"], 'the precision is "bf16"'),
+        (["train", "independent-pixels", "--compile"], "independent pixels has no compiled"),
+        (["train", "mixture-of-100", "--minutes", "1"], "is not done in pieces"),
+        (["experiment", "mode-collapse", "--device", "abacus"], "device 'abacus' is not here"),
         (["evaluate", "nade"], "runs/chapter/nade/model.safetensors is not there: train the model"),
         (["evaluate", "made", "--out", "nowhere"], "nowhere/model.safetensors is not there"),
         (["sample", "vae", "--preset", "paper", "--out", "x"], "is not there: train the model"),
@@ -229,6 +293,10 @@ def test_an_error_is_one_line_that_says_what_to_do(here, arguments, message):
         ["train"],
         ["evaluate", "made", "--weights", "missing"],
         ["evaluate", "made", "--record"],
+        ["evaluate", "made", "--draws", "3"],
+        ["sample", "made", "--to", "a.psd"],
+        ["sample", "made", "--to", "a"],
+        ["sample", "made", "--to", "nowhere/a.png"],
         ["evaluate", "made", "--record", "--preset", "paper", "--draws", "3"],
         ["table", "of contents"],
     ],
@@ -291,7 +359,7 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize(
     ("interrupt", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)],
+    [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM)],
     ids=["Ctrl-C", "SIGTERM"],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(whole, tmp_path, interrupt, status):
@@ -355,7 +423,9 @@ def test_two_processes_complain_once(tmp_path):
     arguments = ("train", "fvsbn", "--batch-size", 101, "--device", "cpu")
     status, _, err = finish(start(tmp_path, *arguments, launcher=launcher))
     assert status != 0
-    assert err.count("Error: batch_size = 101 does not divide among 2 processes") == 1
+    told = "batch_size = 101 does not divide among 2 processes"
+    assert err.count(f"Error: {told}") == 1
+    assert err.count(f"Process 1: {told}") <= 1
 
 
 # --- evaluate, sample, table, models, benchmark ---
@@ -396,6 +466,7 @@ def test_a_row_is_stored_on_request(here, monkeypatch):
     )
     for presets in (PRESETS["paper"], full_scale.PAPER):
         monkeypatch.setitem(presets, "FVSBN", preset)
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "train", "fvsbn"])
     run("train", "fvsbn", "--preset", "paper", "--device", "cpu")
     arguments = ["evaluate", "fvsbn", "--preset", "paper", "--device", "cpu"]
     status, output = run(*arguments)
@@ -406,7 +477,8 @@ def test_a_row_is_stored_on_request(here, monkeypatch):
     assert status == 0
     (row,) = results.rows("full-scale")
     assert f"nll: {row['values']['nll']}\n" in output
-    assert row["provenance"]["command"].startswith("python -m companion ")
+    assert row["provenance"]["command"] == "python -m companion train fvsbn"
+    assert row["provenance"]["scored"]["command"] == "python -m companion train fvsbn"
 
 
 def test_drawings_are_a_picture(here):
@@ -430,6 +502,31 @@ def test_drawings_are_a_picture(here):
     a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
     assert a == b != c
     assert not [*Path().glob("*.tmp")]
+
+
+def test_what_travels_can_be_named():
+    weights = comparison.weights_of("MADE")
+    found = runs.load("MADE", "chapter", weights)
+    pairs = zip(found.parameters(), comparison.shipped("MADE").parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_run_is_not_scored_under_another_name(here, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *_, **__: None)
+    run("train", "vae", "--preset", "paper", "--out", "a", "--device", "cpu")
+    for other in (["iwae-50", "--preset", "paper"], ["vae"]):
+        status, output = run("evaluate", *other, "--out", "a", "--device", "cpu")
+        assert status == 1
+        assert "a holds a run of vae --preset paper: ask for that" in output
+    few = ["--draws", 2, "--device", "cpu", "--preset", "paper"]
+    status, output = run("evaluate", "vae", "--out", "a", *few)
+    assert "published: 86.76" in output
+    assert "not known" not in output
+    status, output = run("evaluate", "vae", "--weights", "a/model.safetensors", *few)
+    assert "not known to be trained by the preset's own recipe" in output
+    run("train", "vae", "--preset", "paper", "--out", "b", "--epochs", 3, "--device", "cpu")
+    status, output = run("evaluate", "vae", "--out", "b", *few)
+    assert "not known to be trained by the preset's own recipe" in output
 
 
 def test_weights_of_another_model_are_refused(here):

@@ -16,7 +16,7 @@ from companion.presets import CHAPTER, PAPER, PRESETS, Preset, by_game_of_pictur
 from companion.published import IWAE, REDRAWN, score
 from companion.vae import elbo, iwae, one_layer
 
-COMMAND = "python -m companion train {0} --preset paper; python -m companion evaluate {0} --record"
+COMMAND = "python -m companion evaluate {} --preset paper --record, after the same with train"
 # The committed ones, before a test takes a file of its own.
 ROWS = {name: row for name in PAPER for row in full_scale.current_rows(name)}
 SHIPPED = [name for name, preset in PAPER.items() if preset.shipped and name in ROWS]
@@ -77,7 +77,7 @@ def trained(name, folder="run", **settings):
 
 def test_a_run_becomes_a_row(tiny, tmp_path):
     model = trained("FVSBN")
-    row = full_scale.record("FVSBN", tmp_path / "run")
+    row = full_scale.record("FVSBN", tmp_path / "run", command="the scoring")
     assert results.rows("full-scale") == [row]
     assert row["settings"] == {"model": "FVSBN", "seed": 0}
     x = data.binarize(tiny.test.images.flatten(1), seed=2)
@@ -97,6 +97,8 @@ def test_a_run_becomes_a_row(tiny, tmp_path):
     }
     made = row["provenance"]
     assert made["command"] == "the command"
+    assert made["scored"]["command"] == "the scoring"
+    assert made["scored"].keys() == {"command", "commit", "device", "versions"}
     assert (made["precision"], made["compiled"]) == ("no", False)
     assert made["recipe"] == {
         "build": "FVSBN(784)",
@@ -155,6 +157,16 @@ def test_a_shipped_model_is_measured_as_it_is_shipped(tiny, tmp_path):
     assert not (tmp_path / "run" / "half.safetensors").exists()
     with pytest.raises(ValueError, match="'VAE' do not travel with the package; those do: MADE"):
         full_scale.shipped("VAE")
+
+
+def test_a_scoring_that_fails_leaves_nothing(tiny, tmp_path, monkeypatch):
+    trained("MADE")
+    before = {path.name for path in (tmp_path / "run").iterdir()}
+    monkeypatch.setattr(results, "add", lambda *_: {}["a full disk"])
+    with pytest.raises(KeyError):
+        full_scale.record("MADE", tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == before
+    assert not (tmp_path / "weights").exists()
 
 
 def test_only_a_finished_run_of_the_preset_s_recipe_becomes_a_row(tiny, tmp_path):
@@ -238,14 +250,17 @@ def test_no_two_presets_have_the_same_recipe():
 def test_no_committed_row_is_of_an_older_recipe():
     for row in results.rows(full_scale.EXPERIMENT):
         name = row["settings"]["model"]
-        assert row in full_scale.current_rows(name), f"run again: {COMMAND.format(name)}"
+        assert row in full_scale.current_rows(name), f"run again: {COMMAND.format(runs.slug(name))}"
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_committed_row_is_whole(name):
     values, made = ROWS[name]["values"], ROWS[name]["provenance"]
     assert values["parameters"] == free_parameters(PAPER[name].build())
-    assert not made["commit"].endswith("-dirty")
+    assert "-dirty" not in made["commit"] + made["scored"]["commit"]
+    assert made["scored"]["command"].startswith(
+        f"python -m companion evaluate {runs.slug(name)} --preset paper --record"
+    )
     assert made["command"].startswith(f"python -m companion train {runs.slug(name)}"), (
         "by the command line"
     )

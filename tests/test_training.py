@@ -274,12 +274,14 @@ for x in run.batches(Batches(examples(), 20)):
     z = x[:, :4]
     run.descend(opt_D, nn.functional.softplus(d(g(z).detach()) - d(x)).mean())
     run.descend(opt_G, nn.functional.softplus(-d(g(z))).mean())
+    noise = torch.rand(3)
+save_model(nn.ParameterList([noise]), f"{out}/noise-{rank}")
 save_model(nn.ModuleList([D, G]), f"{out}/players-{rank}")
 """
 
 
 class Ordered(nn.Module):
-    """Its buffer and each forward's draw must agree between processes; no other noise."""
+    """Its buffer must agree between processes; there is no noise."""
 
     def __init__(self):
         super().__init__()
@@ -287,8 +289,7 @@ class Ordered(nn.Module):
         self.net = nn.Linear(8, 8)
 
     def forward(self, x):
-        seen = (torch.randperm(8) < 4) if self.training else torch.ones(8)
-        logits = self.net(x[..., self.order] * seen)
+        logits = self.net(x[..., self.order] * (torch.arange(8) < 4))
         return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
@@ -324,6 +325,9 @@ def test_two_processes_agree_with_one_and_resume_exactly(tmp_path):
         for key in one:
             torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5)
             assert torch.equal(two[key], other[key]), f"{name}: the two processes differ in {key}"
+    noise = [load(f"{p}/noise-{r}")[0]["0"] for p, r in [("one", 0), ("two", 0), ("two", 1)]]
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[1], noise[2]), "each process draws for examples of its own"
     (one, one_record), (two, two_record), (again, again_record) = (
         load(f"{p}/fit") for p in ("one", "two", "killed")
     )

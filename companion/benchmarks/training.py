@@ -1,9 +1,10 @@
 """Training beside tight hand-written loops, and beside other libraries where they are installed.
 
 All programs of a line train the same networks on the same examples in memory, with the same batch
-size, precision and fused Adam, for one epoch. The hand-written loops do nothing but what learning
-takes: no checkpoint, no history, no check that the loss is finite. The libraries train as their
-documentation says; those that have only networks get the hand-written loop. To have them::
+size and precision, for one epoch; all but pythae's trainer with a fused Adam. The hand-written
+loops do nothing but what learning takes: no checkpoint, no history, no check that the loss is
+finite. The libraries train as their documentation says; those that have only networks get the
+hand-written loop. To have them::
 
     pip install --no-deps zuko pyro-ppl pyro-api opt_einsum pythae==0.1.2 pydantic pydantic-core \
         annotated-types typing-inspection imageio scikit-learn joblib threadpoolctl cloudpickle
@@ -305,6 +306,9 @@ def main(
         precision = training.fast_precision(device) if line.fast else "no"
         for batch_size in batch_sizes:
             count = min(line.count, most) // batch_size * batch_size
+            if count == 0:
+                print(f"{name:<16}{batch_size:>6}  more than the {min(line.count, most)} examples")
+                continue
             examples = examples_of(line.examples, count).to(device)
             programs = {"ours": line.ours, "by hand": line.by_hand} | installed(line)
             given = (examples, batch_size, precision)

@@ -49,8 +49,7 @@ def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = 
     """
     draws = draws or K
     if preset.likelihood == "none":
-        model.cpu()
-        drawn = comparison.drawings(model, comparison.DRAWS)
+        drawn = comparison.drawings(model, comparison.DRAWS).cpu()
         return comparison.quality(drawn, comparison.real_images(test), DigitFeatures.pretrained())
     x = data.binarize(test, seed=data.SEEDS["test"])
     if preset.likelihood == "exact":
@@ -82,14 +81,21 @@ def shipped(name: str) -> nn.Module:
     return training.load_model(model, weights_of(name)).float().eval().requires_grad_(False)
 
 
-def record(name: str, folder: Path, test: Tensor | None = None, device: str = "cpu") -> dict:
+def record(
+    name: str,
+    folder: Path,
+    test: Tensor | None = None,
+    *,
+    command: str = "",
+    device: str | torch.device = "cpu",
+) -> dict:
     """Measure a trained run and store its row; if the preset is shipped, its weights as well.
 
     Args:
         name:   a key of ``PAPER``.
         folder: of the run, as of `companion.runs.train`.
         test:   grey test images; left out: all 10,000.
-        device: that computes.
+        command, device: of the scoring.
 
     Returns: the row.
     Raises:  ValueError if the run is not finished, or its recipe is not the preset's.
@@ -101,23 +107,28 @@ def record(name: str, folder: Path, test: Tensor | None = None, device: str = "c
         raise ValueError(f"{folder} was trained by another recipe than the preset's: no row of it")
     model = runs.load(name, "paper", folder / "model.safetensors")
     ours = {key: run[key] for key in ("precision", "compiled")} | {"recipe": recipe(name)}
+    ours["scored"] = results.provenance(command, device)
     weights = folder / "half.safetensors"
-    if preset.shipped:  # what is measured is what is shipped: rounded to half precision
-        training.save_model(model.half(), weights)
-        model = model.float()
-        ours["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if test is None:
-        test = runs.images(preset)[2]
-    start = time.perf_counter()
-    torch.manual_seed(run["seed"])
-    values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
-    values |= measure(model.to(device), preset, test)
-    values["score_seconds"] = round(time.perf_counter() - start, 1)
-    if preset.shipped:
-        comparison.WEIGHTS.mkdir(exist_ok=True)
-        shutil.move(weights, weights_of(name))
-    settings = {"model": name, "seed": run["seed"]}
-    return results.add(EXPERIMENT, settings, values, run["provenance"] | ours)
+    try:
+        if preset.shipped:  # what is measured is what is shipped: rounded to half precision
+            training.save_model(model.half(), weights)
+            model = model.float()
+            ours["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if test is None:
+            test = runs.images(preset)[2]
+        start = time.perf_counter()
+        torch.manual_seed(run["seed"])
+        values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
+        values |= measure(model.to(device), preset, test)
+        values["score_seconds"] = round(time.perf_counter() - start, 1)
+        settings = {"model": name, "seed": run["seed"]}
+        row = results.add(EXPERIMENT, settings, values, run["provenance"] | ours)
+        if preset.shipped:
+            comparison.WEIGHTS.mkdir(exist_ok=True)
+            shutil.move(weights, weights_of(name))
+    finally:
+        weights.unlink(missing_ok=True)
+    return row
 
 
 def current_rows(name: str) -> list[dict]:

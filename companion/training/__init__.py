@@ -20,9 +20,9 @@ uninterrupted one ends (same machine, versions and number of processes; on a GPU
 deterministic). What a loop keeps in Python variables does not travel: keep it in buffers, or in
 ``run.kept``.
 
-The same seed in every process lets a model draw one order or mask for all of them. Its other
-noise then repeats from process to process: unbiased, but not what one process would draw. Batch
-statistics (BatchNorm) are those of each process's share.
+Of several processes each draws noise of its own, as many independent draws in all as one process
+would make, though not the same ones. Batch statistics (BatchNorm) are those of each process's
+share.
 """
 
 import warnings

@@ -42,6 +42,11 @@ def load_model(module: nn.Module, path: str | os.PathLike) -> nn.Module:
     return module
 
 
+def stored_signature(path: str | os.PathLike) -> dict[str, str]:
+    """The `signature` of the module in a file of `save_model`."""
+    return read(Path(path))[1].get("model", {})
+
+
 def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
     """Store tensors and a JSON record, at whatever moment the process or the power dies."""
     plain = {
@@ -54,6 +59,7 @@ def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
     save_file(plain, unfinished, {"record": text, "checksum": str(checksum(plain, text))})
     with open(unfinished, "r+b") as file:
         os.fsync(file.fileno())
+    os.chmod(unfinished, 0o644)
     os.replace(unfinished, path)
     if os.name == "posix":  # the new name is safe on the disk only once its folder is
         folder = os.open(path.parent, os.O_RDONLY)

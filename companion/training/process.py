@@ -26,10 +26,11 @@ def generators(device: torch.device) -> list[torch.Generator]:
     return found
 
 
-def seed_all(generators: list[torch.Generator], seed: int, what: int | str) -> None:
-    """Start generators anew, at a place that (seed, what) decides."""
+def seed_all(generators: list[torch.Generator], seed: int, what: int | str, rank: int = 0) -> None:
+    """Start generators anew, at a place that (seed, what, number of the process) decides."""
+    place = f"training {seed} {what}" + (f" of process {rank}" if rank else "")
     # Hashed, since torch's CPU generator heeds only the lowest 32 bits.
-    digest = hashlib.blake2b(f"training {seed} {what}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(place.encode(), digest_size=8).digest()
     for generator in generators:
         generator.manual_seed(int.from_bytes(digest, "big"))
 

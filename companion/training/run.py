@@ -147,7 +147,7 @@ class Run:
                 factor = self.factor(self.step / self.steps)
                 for group in (g for o in self.optimizers.values() for g in o.param_groups):
                     group["lr"] = factor * group["initial_lr"]
-                process.seed_all(generators, self.seed, self.step)
+                process.seed_all(generators, self.seed, self.step, self.rank)
                 yield data.batch(self.step, self.rank, self.world)
                 self.step += 1
                 self.finished |= self.step == self.steps
