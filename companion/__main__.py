@@ -159,20 +159,22 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
         begins.append(name)
         say(f"{name} is being trained in {folder}, where log.csv tells how far it is")
 
-    runs.train(
-        name,
-        scale,
-        folder,
-        command=this_command(),
-        on_start=on_start,
-        seed=seed,
-        device=device,
-        compiled=compiled,
-        patience=patience,
-        **{key: value for key, value in asked.items() if value is not None},
-    )
-    if minutes is not None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        runs.train(
+            name,
+            scale,
+            folder,
+            command=this_command(),
+            on_start=on_start,
+            seed=seed,
+            device=device,
+            compiled=compiled,
+            patience=patience,
+            **{key: value for key, value in asked.items() if value is not None},
+        )
+    finally:
+        if minutes is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if not begins:
         say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
     else:

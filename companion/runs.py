@@ -144,7 +144,8 @@ def train(
         model.cpu().eval().requires_grad_(True)
         if FIRST:
             training.save_model(model, folder / "model.safetensors")
-            seconds = round(logged(folder) or seconds, 1)
+            all_pieces = logged(folder)
+            seconds = round(seconds, 1) if all_pieces is None else all_pieces
             cost = {"seconds": seconds, "memory_mb": peak_memory(device)}
             write(folder, run | {"finished": True} | cost)
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -260,7 +261,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def logged(folder: str | os.PathLike) -> float | None:
-    """Seconds of training, over all pieces of the run, from ``log.csv``."""
+    """Seconds of training, over all pieces of the run, if there is a ``log.csv``."""
     path = Path(folder) / "log.csv"
     if not path.exists():
         return None

@@ -258,9 +258,8 @@ def test_a_committed_row_is_whole(name):
     values, made = ROWS[name]["values"], ROWS[name]["provenance"]
     assert values["parameters"] == free_parameters(PAPER[name].build())
     assert "-dirty" not in made["commit"] + made["scored"]["commit"]
-    assert made["scored"]["command"].startswith(
-        f"python -m companion evaluate {runs.slug(name)} --preset paper --record"
-    )
+    scored = made["scored"]["command"]
+    assert scored.startswith(f"python -m companion evaluate {runs.slug(name)} --preset paper ")
     assert made["command"].startswith(f"python -m companion train {runs.slug(name)}"), (
         "by the command line"
     )

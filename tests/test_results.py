@@ -185,5 +185,5 @@ def test_what_is_committed_is_sound_and_names_no_machine(monkeypatch):
     path = ROOT / "companion" / "_data" / "results.json"
     monkeypatch.setattr(results, "PATH", path)
     for row in results._read():
-        assert row["provenance"]["command"].startswith("python -m companion.experiments.")
+        assert row["provenance"]["command"].startswith("python -m companion")
         assert not re.search(r"(?<![\w.])/\w+/", json.dumps(row)), "a path of one machine"

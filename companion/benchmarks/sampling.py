@@ -53,7 +53,7 @@ def require_equal(model: Autoregressive, batch_size: int) -> None:
         raise AssertionError(f"{name}: the samples are trivial, they prove nothing")
 
 
-def draw(model: Autoregressive, batch_size: int, cached: bool, pixels: int) -> Tensor:
+def draw_pixels(model: Autoregressive, batch_size: int, cached: bool, pixels: int) -> Tensor:
     """`Autoregressive.sample`, which may stop after so many pixels."""
     if pixels == model.features:
         return model.sample((batch_size,), cached=cached)
@@ -90,8 +90,8 @@ def main(
         model.float()
         for batch_size in batch_sizes:
             programs = {
-                "naive": partial(draw, model, batch_size, cached=False, pixels=pixels),
-                "cached": partial(draw, model, batch_size, cached=True, pixels=D),
+                "naive": partial(draw_pixels, model, batch_size, cached=False, pixels=pixels),
+                "cached": partial(draw_pixels, model, batch_size, cached=True, pixels=D),
             }
             spent = take_turns(programs, rounds, device)
             spent["naive"] = [seconds * D / pixels for seconds in spent["naive"]]
