@@ -45,7 +45,7 @@ def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = 
 
     Returns: ``nll`` of the book's throw of the test images and its ``standard_error``, nats, and
         for a bound ``samples`` and ``effective_samples``; where there is no likelihood the scores
-        of drawings, as of `companion.experiments.comparison.quality`.
+        of drawings, as of `comparison.quality`.
     """
     draws = draws or K
     if preset.likelihood == "none":
