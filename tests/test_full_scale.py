@@ -285,12 +285,13 @@ def test_the_weights_in_the_package_are_those_of_the_row(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_weights_give_the_score_of_the_row(name):
-    """Exactly where all is scored; a bound of every fiftieth image with fewer draws is near."""
+    """Exactly where it is exact; with a hundredth of the draws a bound is a little higher."""
     x = data.binarize(runs.images(PAPER[name])[2], seed=2)
     model, values = full_scale.shipped(name), ROWS[name]["values"]
     torch.manual_seed(0)
     if PAPER[name].likelihood == "exact":
         assert evaluation.nll(model, x, 250).mean == pytest.approx(values["nll"], abs=1e-3)
         return
-    found = evaluation.importance_sampled_nll(model, x[::20], 200)
-    assert abs(found.mean - values["nll"]) < 1 + 3 * found.standard_error
+    found = evaluation.importance_sampled_nll(model, x, 50)
+    assert 0.3 < found.mean - values["nll"] < 1.2
+    assert values["standard_error"] == pytest.approx(found.standard_error, rel=0.05)
