@@ -44,6 +44,20 @@ def rows(experiment: str, **settings) -> list[dict]:
     ]
 
 
+def current(experiment: str, setting: str, recipes: dict[str, dict]) -> list[dict]:
+    """The rows that were made by the recipes as they are now.
+
+    Args:
+        setting: that names the recipe of a row.
+        recipes: by that name, as ``provenance["recipe"]`` holds them.
+    """
+    return [
+        row
+        for row in rows(experiment)
+        if row["provenance"]["recipe"] == recipes.get(row["settings"][setting])
+    ]
+
+
 def add(experiment: str, settings: dict, values: dict, provenance: dict) -> dict:
     """Write a row, in place of the one with the same experiment and settings if there is one.
 

@@ -7,7 +7,7 @@ import torch
 
 from companion import data, results
 from companion.experiments import stacked_digits
-from companion.experiments.stacked_digits import METHODS, PUBLISHED, Stacks
+from companion.experiments.stacked_digits import METHODS, Stacks
 from companion.features import DigitFeatures
 from companion.gan import wasserstein
 
@@ -161,16 +161,6 @@ def test_one_is_trained_and_scored(monkeypatch):
 
 
 # --- rows ---
-
-
-def test_published_figures():
-    assert PUBLISHED == {
-        ("GAN", "srivastava2017veegan"): (99, 3.40),
-        ("unrolled GAN", "srivastava2017veegan"): (48.7, 4.32),
-        ("VEEGAN", "srivastava2017veegan"): (150, 2.95),
-        ("GAN", "lin2018pacgan"): (78.9, 4.50),
-        ("PacGAN, pairs", "lin2018pacgan"): (1000, 0.06),
-    }
 
 
 def test_no_committed_row_is_of_an_older_recipe():

@@ -17,6 +17,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -182,13 +183,21 @@ def shipped(name: str) -> nn.Module:
 
     Raises: KeyError for a name that is not there; ValueError if its weights do not travel.
     """
-    if not CONTENDERS[name].shipped:
-        some = ", ".join(n for n, made in CONTENDERS.items() if made.shipped)
+    return from_package(name, CONTENDERS, weights_of)
+
+
+def from_package(
+    name: str, presets: dict[str, Preset], weights_of: Callable[[str], Path]
+) -> nn.Module:
+    """As of `shipped`, of any presets whose weights have their place."""
+    preset = presets[name]
+    there = [each for each in presets if presets[each].shipped and weights_of(each).exists()]
+    if name not in there:
         raise ValueError(
-            f"the weights of {name!r} do not travel with the package; those do: {some}"
+            f"the weights of {name!r} do not travel with the package; those do: {', '.join(there)}"
         )
-    model = CONTENDERS[name].build().half()
-    return training.load_model(model, weights_of(name)).float().eval().requires_grad_(False)
+    model = training.load_model(preset.build().half(), weights_of(name))
+    return model.float().eval().requires_grad_(False)
 
 
 def train_one(name: str, seed: int = 0, *, device: str | torch.device | None = None):

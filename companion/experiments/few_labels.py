@@ -194,12 +194,7 @@ def train_one(name: str, seed: int, **settings) -> dict[str, float]:
 
 def current_rows() -> list[dict]:
     """The stored rows that were made by the recipes as they are now."""
-    recipes = {name: recipe(name) for name in TASKS}
-    return [
-        row
-        for row in results.rows(EXPERIMENT)
-        if row["provenance"]["recipe"] == recipes.get(row["settings"]["task"])
-    ]
+    return results.current(EXPERIMENT, "task", {name: recipe(name) for name in TASKS})
 
 
 def table(rows: list[dict]) -> str:

@@ -72,13 +72,7 @@ def shipped(name: str) -> nn.Module:
 
     Raises: KeyError for a name that is not there; ValueError if its weights do not travel.
     """
-    if not PAPER[name].shipped:
-        some = ", ".join(each for each, preset in PAPER.items() if preset.shipped)
-        raise ValueError(
-            f"the weights of {name!r} do not travel with the package; those do: {some}"
-        )
-    model = PAPER[name].build().half()
-    return training.load_model(model, weights_of(name)).float().eval().requires_grad_(False)
+    return comparison.from_package(name, PAPER, weights_of)
 
 
 def record(

@@ -135,12 +135,7 @@ def train_one(
 
 def current_rows() -> list[dict]:
     """The stored rows that were made by the recipes as they are now."""
-    recipes = {method: recipe(method) for method in METHODS}
-    return [
-        row
-        for row in results.rows(EXPERIMENT)
-        if row["provenance"]["recipe"] == recipes.get(row["settings"]["method"])
-    ]
+    return results.current(EXPERIMENT, "method", {method: recipe(method) for method in METHODS})
 
 
 def summary(rows: list[dict], value: str) -> dict[tuple[str, str], Spread]:

@@ -119,12 +119,7 @@ def train_one(
 
 def current_rows() -> list[dict]:
     """The stored rows that were made by the recipes as they are now."""
-    recipes = {model: recipe(model) for model in RECIPES}
-    return [
-        row
-        for row in results.rows(EXPERIMENT)
-        if row["provenance"]["recipe"] == recipes.get(row["settings"]["model"])
-    ]
+    return results.current(EXPERIMENT, "model", {model: recipe(model) for model in RECIPES})
 
 
 def summary(rows: list[dict]) -> dict[tuple[str, str], Spread]:

@@ -44,15 +44,6 @@ METHODS = {
     },
 }
 
-# Modes of a thousand, and KL divergence, nats; each source trains its own baseline.
-PUBLISHED = {
-    ("GAN", "srivastava2017veegan"): (99, 3.40),
-    ("unrolled GAN", "srivastava2017veegan"): (48.7, 4.32),
-    ("VEEGAN", "srivastava2017veegan"): (150, 2.95),
-    ("GAN", "lin2018pacgan"): (78.9, 4.50),
-    ("PacGAN, pairs", "lin2018pacgan"): (1000, 0.06),
-}
-
 
 class Stacks:
     """Mini-batches of pictures with a digit in each plane; in use as `companion.data.Batches`.
@@ -170,12 +161,7 @@ def train_one(
 
 def current_rows() -> list[dict]:
     """The stored rows that were made by the recipes as they are now."""
-    recipes = {method: recipe(method) for method in METHODS}
-    return [
-        row
-        for row in results.rows(EXPERIMENT)
-        if row["provenance"]["recipe"] == recipes.get(row["settings"]["method"])
-    ]
+    return results.current(EXPERIMENT, "method", {method: recipe(method) for method in METHODS})
 
 
 def table(rows: list[dict]) -> str:
