@@ -247,7 +247,8 @@ _burda = {"batch_size": 250, "epochs": 1000, "learning_rate": 3e-3}
 
 
 def _variational(build: Callable, published: str, **options) -> Preset:
-    train, source = partial(by_gradient, **_burda), score(published, IWAE)
+    many = {"precision": "fast"} if "samples" in options else {}
+    train, source = partial(by_gradient, **_burda, **many), score(published, IWAE)
     return Preset(
         "Variational autoencoder",
         partial(build, **options),

@@ -204,32 +204,50 @@ def test_every_preset_takes_a_step_of_its_training(scale, name, monkeypatch):
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
-def test_a_cpu_is_fast_in_bf16_if_it_has_amx(monkeypatch, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+AMX, AVX512 = "_is_amx_tile_supported", "_is_avx512_bf16_supported"
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """A processor of which torch says that it knows these, and no GPU."""
+
+    def has(*known):
+        for each in (AMX, AVX512):
+            monkeypatch.setattr(torch.cpu, each, lambda own=each: own in known, raising=False)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [([AMX], "bf16"), ([AVX512], "bf16"), ([AMX, AVX512], "bf16"), ([], "no")],
+)
+def test_a_cpu_is_fast_in_bf16_if_it_computes_in_it(cpu, known, expected):
+    cpu(*known)
     assert training.fast_precision("cpu") == expected
     assert training.fast_precision() == expected
     assert training.fast_precision("meta") == "no"
 
 
-def test_a_torch_that_does_not_know_amx_stays_in_float32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+def test_a_torch_that_does_not_know_stays_in_float32(monkeypatch):
+    for each in (AMX, AVX512):
+        monkeypatch.delattr(torch.cpu, each, raising=False)
     assert training.fast_precision("cpu") == "no"
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
-def test_a_run_asked_to_be_fast_is(monkeypatch, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+@pytest.mark.parametrize(("known", "expected"), [([AVX512], "bf16"), ([], "no")])
+def test_a_run_asked_to_be_fast_is(cpu, known, expected):
+    cpu(*known)
     run = training.Run(1, device="cpu", precision="fast")
     assert run.accelerator.mixed_precision == expected
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "no"), ((8, 0), "bf16")])
-def test_a_gpu_is_fast_in_bf16_from_capability_8(monkeypatch, capability, expected):
+def test_a_gpu_is_fast_in_bf16_from_capability_8(monkeypatch, cpu, capability, expected):
+    cpu()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     assert training.fast_precision() == expected
     assert training.fast_precision("cuda:1") == expected
     assert training.fast_precision("cpu") == "no"

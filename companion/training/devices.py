@@ -48,16 +48,18 @@ def usable(device: str | torch.device | None) -> torch.device:
 
 
 def fast_precision(device: str | torch.device | None = None) -> str:
-    """The precision in which convolutions are fastest here: "bf16" with matrix units, else "no".
+    """The precision that is fastest here for large networks: "bf16" where a processor knows it.
 
     Args:    device: as of `fit`.
-    Returns: "bf16" on a CPU with AMX and on a CUDA device of capability 8 or more.
+    Returns: "bf16" on a CPU with AMX or AVX512-BF16 and on a CUDA device of capability 8 or more,
+        else "no".
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "no"
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and supported() else "no"
+    tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
+    supported = (getattr(torch.cpu, test, lambda: False) for test in tests)
+    return "bf16" if device.type == "cpu" and any(each() for each in supported) else "no"
 
 
 class Call(nn.Module):

@@ -73,7 +73,8 @@ def fit(
         save_every:    seconds between checkpoints.
         device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
         precision:     "no" (float32), or autocast to "bf16" or "fp16"; "fast" is "bf16" where the
-                       device has matrix units for it, which pays for convolutions, else "no".
+                       device computes in it, which pays for convolutions and for many draws,
+                       else "no".
         compiled:      let `torch.compile` make faster code, in the first steps; pays for
                        convolutions and long runs.
         log:           folder for ``log.csv``, a row an epoch, and TensorBoard's events where it is
