@@ -15,13 +15,13 @@ SOURCES := $(shell find book companion tests/equations -type f \
            _config.yml _toc.yml index.md CONTRIBUTING.md
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test execute lock clean FORCE
+.PHONY: help setup book serve test execute publish-as colab lock clean FORCE
 
 help: ## say what there is
 	@echo 'Generative Models, Line by Line'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
-	  while IFS='|' read -r name words; do printf '%-14s %s\n' "$$name" "$$words"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name words; do printf '%-19s %s\n' "$$name" "$$words"; done
 	@echo
 	@echo 'A chapter alone:  make execute NAME=autoregressive-models'
 	@echo 'Another Python:   make test PYTHON=python3.12'
@@ -60,6 +60,14 @@ test: $(READY) ## run everything that CI checks
 execute: $(READY) ## run notebooks and store their outputs: NAME=... for some of them
 	@$(BIN)/python tools/execute.py $(NAME)
 	@echo 'Outputs are stored. Next: git diff book, then make test'
+
+publish-as: ## give the book the address of REPO=owner/name, in the chapters as well
+	@test -n "$(REPO)" || { echo 'Name the repository: make publish-as REPO=owner/name' >&2; exit 1; }
+	@$(or $(PYTHON),python3) tools/publish.py --as '$(REPO)'
+	@echo 'Next: git commit -a -m "Publish as $(REPO)", then git push'
+
+colab: $(READY) ## run chapters as in Colab, from a fork of what is here: NAME=... for some of them
+	@$(BIN)/python tools/colab.py $(NAME)
 
 lock: $(READY) ## renew requirements.txt to the newest versions that fit pyproject.toml
 	@$(BIN)/python tools/lock.py $(if $(TORCH),--torch $(TORCH))

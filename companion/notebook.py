@@ -1,15 +1,52 @@
-"""What the chapters call to show the package's source and to hand numbers to the prose."""
+"""What chapters call: to begin, to show the package's source, to hand numbers to the prose."""
 
 import ast
 import functools
 import inspect
 import math
 import re
+import sys
 from decimal import Decimal
+from importlib import metadata
 from pathlib import Path
+
+import companion
 
 _PACKAGE = __name__.partition(".")[0]
 _RECORD = "application/papermill.record/"  # the MIME prefix under which myst_nb keeps glue
+
+
+def set_up(version):
+    """Say where a chapter runs, once what it needs is found to be there.
+
+    Args: version: of the book that the chapter belongs to.
+
+    Raises:
+        RuntimeError: if the package is of another version; if what it needs is missing.
+    """
+    if companion.__version__ != version:
+        raise RuntimeError(
+            f"This chapter is of version {version} of the book, but the package 'companion' that "
+            f"is installed is of version {companion.__version__}. {_remedy()}"
+        )
+    if lacking := [*_lacking()]:
+        raise RuntimeError(
+            f"The package 'companion' needs {', '.join(lacking)}. Install what is missing, with "
+            "%pip install and these names, restart the kernel and run this cell again."
+        )
+    import torch
+
+    if torch.cuda.is_available():
+        where = f"a GPU, {torch.cuda.get_device_name()}"
+    elif _in_colab():
+        where = (
+            "the CPU, which is enough. It is quicker with a GPU: choose one under Runtime > "
+            "Change runtime type, and run this cell again"
+        )
+    else:
+        where = "the CPU, which is enough"
+    print(f"Ready. This chapter runs on {where}.")
+    _explain_lack_of_memory()
 
 
 def show(*objects, docstring=True):
@@ -96,6 +133,56 @@ def record(name, value, *, expect=None, within=None, unit="", digits=None):
         text, tolerance = _text(name, expect, digits), f" (checked to within {within})"
     _glue(name, text)
     print(f"{name} = {text} {unit}".rstrip() + tolerance)
+
+
+def _in_colab():
+    return "google.colab" in sys.modules
+
+
+def _remedy():
+    if _in_colab():
+        return "Choose Runtime > Disconnect and delete runtime, and begin again with this cell."
+    return "In a clone of the book, `make setup` installs the clone's own."
+
+
+def _lacking():
+    """What the package needs and does not find, with what is there instead."""
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(line) for line in metadata.requires("companion") or []]
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return
+    for each in needed:
+        if each.marker is not None and not each.marker.evaluate({"extra": ""}):
+            continue
+        wanted = f"{each.name}{each.specifier}"
+        try:
+            found = metadata.version(each.name)
+        except metadata.PackageNotFoundError:
+            yield wanted
+        else:
+            if not each.specifier.contains(found, prereleases=True):
+                yield f"{wanted} (here is {found})"
+
+
+def _explain_lack_of_memory():
+    """Below the traceback of a cell whose device ran out of memory, print what helps."""
+    import torch
+    from IPython import get_ipython
+
+    def explain(shell, kind, error, traceback, tb_offset=None):
+        shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+        print(
+            "The GPU has too little memory left. Other notebooks may hold some of it: shut them "
+            "down, restart this kernel and run the cells again. If that does not help, ask for a "
+            'smaller batch_size, or hide the GPU: import os; os.environ["CUDA_VISIBLE_DEVICES"] '
+            '= "", in the first cell, before anything else.',
+            file=sys.stderr,
+        )
+
+    if shell := get_ipython():
+        shell.set_custom_exc((torch.OutOfMemoryError,), explain)
 
 
 def _underlying(obj):

@@ -2,14 +2,19 @@ import ast
 import functools
 import inspect
 import math
+import sys
+from importlib import metadata
 
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
+import companion
 from companion import exercises, notebook
 from companion.exercises import Exercise, exercise
-from companion.notebook import record, show, source
-from tests.book import GLUE
+from companion.notebook import record, set_up, show, source
+from tests.book import GLUE, ROOT
 
 
 @pytest.fixture
@@ -24,6 +29,92 @@ def displayed(monkeypatch):
         lambda bundle, raw, metadata=None: shown.append((bundle, metadata)) if raw else 1 / 0,
     )
     return shown
+
+
+# --- set_up ------------------------------------------------------------------------------------
+
+
+def test_set_up_says_that_the_cpu_is_enough(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    set_up(companion.__version__)
+    assert capsys.readouterr().out == "Ready. This chapter runs on the CPU, which is enough.\n"
+
+
+def test_set_up_names_the_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    set_up(companion.__version__)
+    assert capsys.readouterr().out == "Ready. This chapter runs on a GPU, Tesla T4.\n"
+
+
+def test_set_up_says_where_colab_keeps_its_gpus(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    set_up(companion.__version__)
+    assert "Runtime > Change runtime type" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("colab", "remedy"), [(True, "delete runtime"), (False, "make setup")])
+def test_set_up_refuses_a_package_of_another_version(monkeypatch, colab, remedy):
+    monkeypatch.setattr(companion, "__version__", "0.1.0")
+    if colab:
+        monkeypatch.setitem(sys.modules, "google.colab", None)
+    with pytest.raises(
+        RuntimeError, match=f"version 7.0.0 of the book.* is of version 0.1.0.*{remedy}"
+    ):
+        set_up("7.0.0")
+
+
+@pytest.fixture
+def needs(monkeypatch):
+    """Let the package need this, where `there` is installed at version 1.5."""
+
+    def set_needs(*lines):
+        versions = {"there": "1.5", "candidate": "2.0rc1"}
+
+        def version(name):
+            if name not in versions:
+                raise metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(metadata, "requires", lambda name: [*lines] or None)
+        monkeypatch.setattr(metadata, "version", version)
+
+    return set_needs
+
+
+@pytest.mark.parametrize(
+    "lines", [(), ("there>=1",), ("gone; extra == 'test'",), ("candidate>=1.9",), ("there>=1.5",)]
+)
+def test_set_up_is_content_with_what_is_there(needs, lines, capsys):
+    needs(*lines)
+    set_up(companion.__version__)
+    assert "Ready." in capsys.readouterr().out
+
+
+def test_set_up_names_what_is_missing_or_too_old(needs):
+    needs("gone>=0.4", "there>=2")
+    with pytest.raises(RuntimeError, match=r"gone>=0.4, there>=2 \(here is 1.5\). Install"):
+        set_up(companion.__version__)
+
+
+def test_what_the_package_needs_is_there():
+    assert [*notebook._lacking()] == []
+
+
+def test_lack_of_memory_is_explained_below_the_traceback():
+    code = f"from companion.notebook import set_up; set_up({companion.__version__!r})"
+    cells = [code, "import torch; raise torch.OutOfMemoryError('5 GiB')", "raise ValueError('x')"]
+    client = NotebookClient(
+        new_notebook(cells=[new_code_cell(source) for source in cells]),
+        allow_errors=True,
+        resources={"metadata": {"path": str(ROOT)}},
+    )
+    _, memory, other = client.execute().cells
+    [error] = [o for o in memory.outputs if o.output_type == "error"]
+    assert error.ename == "OutOfMemoryError"
+    assert "Other notebooks may hold some of it" in memory.outputs[-1].text
+    assert [o.output_type for o in other.outputs] == ["error"]
 
 
 # --- show --------------------------------------------------------------------------------------
