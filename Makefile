@@ -9,7 +9,7 @@ PAGE   := _build/html/index.html
 PORT   ?= 8000
 
 # What the site is made of; a change in any of these builds it anew.
-SOURCES := $(shell find book companion tests/equations -type f \
+SOURCES := $(shell find book companion tests/equations tools -type f \
              -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null) \
            $(addprefix tests/,book.py contracts.py mistakes.py prose.py) \
            _config.yml _toc.yml index.md CONTRIBUTING.md

@@ -14,9 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+from tools import publish
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -139,15 +142,33 @@ def test_the_reference_lists_every_module_of_the_package(pages):
 
 
 def test_pages_offer_colab_edit_and_issue(pages):
-    owner = REPOSITORY.removeprefix("https://github.com/")
     for page in PAGES:
         links = {a.get("href", "") for a in pages[f"{page}.html"].find_all("a")}
         suffix = "ipynb" if page in CHAPTERS else "md"
         assert f"{REPOSITORY}/edit/main/{page}.{suffix}" in links, page
         assert any(link.startswith(f"{REPOSITORY}/issues/new") for link in links), page
         if page in CHAPTERS:
-            colab = "https://colab.research.google.com/github"
-            assert f"{colab}/{owner}/blob/main/{page}.ipynb" in links, page
+            colab = publish.read(ROOT).in_colab(Path(page).name)
+            assert colab.endswith(f"/blob/colab/{page}.ipynb")
+            assert [link for link in links if "colab.research" in link] == [colab], page
+
+
+def test_colab_gets_the_same_chapters_in_plain_markdown():
+    if not (SITE / "index.html").exists():
+        unavailable("no site in _build/html; run: make book")
+    for page in CHAPTERS:
+        ours = nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+        theirs = nbformat.read(SITE.parent / "plain" / f"{page}.ipynb", as_version=4)
+        nbformat.validate(theirs)
+        assert theirs.metadata.accelerator == "GPU"
+        codes = [
+            [(cell.source, len(cell.outputs)) for cell in notebook.cells if "outputs" in cell]
+            for notebook in (ours, theirs)
+        ]
+        assert codes[0] == codes[1]
+        words = "\n".join(cell.source for cell in theirs.cells if cell.cell_type == "markdown")
+        left = re.findall(r"\{[a-z:-]+\}`.*?`|^:{3}.*|^\$\$ \(.*|\]\([^h)].*?\)", words, re.M)
+        assert not left, f"{page}: {left}"
 
 
 def test_the_repository_has_one_address():

@@ -22,6 +22,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "https://github.com/"
 NOBODY = "OWNER"  # who owns the repository until somebody does
+COLAB = "https://colab.research.google.com/github/"
+PLAIN = "colab"  # the branch of the chapters as tools/plain.py writes them
 ID = "set-up"
 URL = re.compile(rf"^(  url: )({re.escape(HOST)}\S+)$", re.MULTILINE)
 BRANCH = re.compile(r"^  branch: (\S+)$", re.MULTILINE)
@@ -77,6 +79,10 @@ class Book(NamedTuple):
         """What the chapters install, the first of these that there is."""
         # A fork may have been made without tags; between releases there is none.
         return [*([] if ".dev" in self.version else [f"v{self.version}"]), self.branch]
+
+    def in_colab(self, chapter: str) -> str:
+        """The address that opens a chapter in Colab."""
+        return f"{COLAB}{self.url.removeprefix(HOST)}/blob/{PLAIN}/book/{chapter}.ipynb"
 
     @property
     def cell(self) -> str:

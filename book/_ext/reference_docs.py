@@ -8,6 +8,7 @@ links to the equation in its chapter.
 
 import re
 import sys
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -37,11 +38,22 @@ class Colab(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         words, path = re.fullmatch(r"(.+?)\s*<(.+)>", self.text, re.DOTALL).groups()
-        options = self.config.html_theme_options
-        where = options["repository_url"].removeprefix("https://github.com/")
-        branch = options.get("repository_branch", "main")
-        url = f"https://colab.research.google.com/github/{where}/blob/{branch}/{path}.ipynb"
-        return [nodes.reference("", words, refuri=url)], []
+        return [nodes.reference("", words, refuri=in_colab(self.env.app, path))], []
+
+
+def in_colab(app: Sphinx, page: str) -> str:
+    """The address that opens a chapter in Colab, in plain Markdown, which is what Colab reads."""
+    from tools import publish
+
+    return publish.read(Path(app.srcdir)).in_colab(page.removeprefix("book/"))
+
+
+def launch(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Let the theme's button lead there, too."""
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if "colab.research.google.com" in button.get("url", ""):
+                button["url"] = in_colab(app, page)
 
 
 def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
@@ -73,4 +85,5 @@ def setup(app: Sphinx) -> dict:
     app.add_role("colab", Colab())
     app.add_directive("repository-commands", RepositoryCommands)
     app.connect("autodoc-process-docstring", docstring, priority=100)
+    app.connect("html-page-context", launch, priority=900)  # after the theme
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
