@@ -186,9 +186,18 @@ def test_a_failure_is_told_with_the_installers_own_words(tmp_path):
 # --- the workflow -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pushes", [1, 2])
-def test_the_workflow_publishes_a_fork_at_its_first_push(fork, tmp_path_factory, pushes):
-    """Its own commands, in a fork of a small book."""
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+
+
+def commands(job, step):
+    """What a step of the workflow runs."""
+    [found] = [each["run"] for each in WORKFLOW["jobs"][job]["steps"] if each.get("id") == step]
+    return found
+
+
+@pytest.fixture
+def pushed(fork, tmp_path_factory):
+    """Git in the small book, which its owner has pushed."""
     (fork / "tools").mkdir()
     shutil.copy(publish.__file__, fork / "tools")
     there = tmp_path_factory.mktemp("there") / "fork.git"
@@ -204,28 +213,46 @@ def test_the_workflow_publishes_a_fork_at_its_first_push(fork, tmp_path_factory,
     git("clone", "--bare", ".", str(there))
     git("remote", "add", "origin", str(there))
     git("push", "--set-upstream", "origin", "main")
+    return git
 
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
-    steps = workflow["jobs"]["address"]["steps"]
-    [commands] = [step["run"] for step in steps if step.get("id") == "publish"]
+
+@pytest.mark.parametrize("pushes", [1, 2])
+def test_the_workflow_publishes_a_fork_at_its_first_push(fork, pushed, pushes):
     output = fork.parent / "output"
     environment = os.environ | {"GITHUB_REPOSITORY": "reader/book", "GITHUB_OUTPUT": str(output)}
     for _ in range(pushes):
         output.write_text("")
-        subprocess.run(["bash", "-e", "-c", commands], cwd=fork, check=True, env=environment)
-    assert git("log", "--format=%s", "origin/main").split("\n")[:-1] == [
+        bash = ["bash", "-e", "-c", commands("address", "publish")]
+        subprocess.run(bash, cwd=fork, check=True, env=environment)
+    assert pushed("log", "--format=%s", "origin/main").split("\n")[:-1] == [
         "Publish as reader/book",
         "The book",
     ]
-    assert output.read_text() == f"commit={git('rev-parse', 'origin/main')}"
-    assert "reader/book" in git("show", "origin/main:_config.yml")
-    assert "reader/book" in git("show", "origin/main:book/chapter.ipynb")
+    assert output.read_text() == f"commit={pushed('rev-parse', 'origin/main')}"
+    assert "reader/book" in pushed("show", "origin/main:_config.yml")
+    assert "reader/book" in pushed("show", "origin/main:book/chapter.ipynb")
+
+
+@pytest.mark.parametrize("pushes", [1, 2])
+def test_the_workflow_pushes_the_chapters_for_colab(fork, pushed, pushes):
+    for push in range(pushes):
+        (fork / "plain" / "book").mkdir(parents=True)
+        (fork / "plain" / "book" / "chapter.ipynb").write_text(f"plain {push}")
+        bash = ["bash", "-e", "-c", commands("plain", "push")]
+        subprocess.run(bash, cwd=fork, check=True)
+        # The next run begins with a fresh checkout.
+        shutil.rmtree(fork / "plain")
+        pushed("checkout", "--force", "main")
+        pushed("branch", "-D", publish.PLAIN)
+    branch = f"origin/{publish.PLAIN}"
+    assert pushed("ls-tree", "-r", "--name-only", branch) == "book/chapter.ipynb\n"
+    assert pushed("show", f"{branch}:book/chapter.ipynb") == f"plain {pushes - 1}"
+    assert pushed("rev-list", "--count", branch) == "1\n"  # old outputs do not pile up
 
 
 def test_what_is_tested_and_published_is_what_has_the_address():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
     for name in ("test", "python"):
-        job = workflow["jobs"][name]
+        job = WORKFLOW["jobs"][name]
         [checkout] = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
         assert job["needs"] == "address"
         assert checkout["with"]["ref"] == "${{ needs.address.outputs.commit || github.sha }}"
