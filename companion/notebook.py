@@ -37,15 +37,14 @@ def set_up(version):
     import torch
 
     if torch.cuda.is_available():
-        where = f"a GPU, {torch.cuda.get_device_name()}"
+        print(f"Ready, on a GPU: {torch.cuda.get_device_name()}.")
     elif _in_colab():
-        where = (
-            "the CPU, which is enough. It is quicker with a GPU: choose one under Runtime > "
-            "Change runtime type, and run this cell again"
+        print(
+            "Ready, on the CPU. That is enough. A GPU is quicker: choose one under Runtime > "
+            "Change runtime type, and run this cell again."
         )
     else:
-        where = "the CPU, which is enough"
-    print(f"Ready. This chapter runs on {where}.")
+        print("Ready, on the CPU. That is enough.")
     _explain_lack_of_memory()
 
 

@@ -33,7 +33,7 @@ def test_the_chapter_runs_from_its_notebook_alone(visit):
 
 def test_the_first_cell_installs_and_says_so_and_is_safe_to_run_twice(visit):
     first, second = visit.said
-    ready = "Ready. This chapter runs on the CPU, which is enough. It is quicker with a GPU: "
+    ready = "Ready, on the CPU. That is enough. A GPU is quicker: "
     assert re.match(r"Installing companion \S+ …\n" + re.escape(ready), first)
     assert second.startswith(ready)
 

@@ -37,14 +37,14 @@ def displayed(monkeypatch):
 def test_set_up_says_that_the_cpu_is_enough(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     set_up(companion.__version__)
-    assert capsys.readouterr().out == "Ready. This chapter runs on the CPU, which is enough.\n"
+    assert capsys.readouterr().out == "Ready, on the CPU. That is enough.\n"
 
 
 def test_set_up_names_the_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     set_up(companion.__version__)
-    assert capsys.readouterr().out == "Ready. This chapter runs on a GPU, Tesla T4.\n"
+    assert capsys.readouterr().out == "Ready, on a GPU: Tesla T4.\n"
 
 
 def test_set_up_says_where_colab_keeps_its_gpus(monkeypatch, capsys):
@@ -89,7 +89,7 @@ def needs(monkeypatch):
 def test_set_up_is_content_with_what_is_there(needs, lines, capsys):
     needs(*lines)
     set_up(companion.__version__)
-    assert "Ready." in capsys.readouterr().out
+    assert "Ready, " in capsys.readouterr().out
 
 
 def test_set_up_names_what_is_missing_or_too_old(needs):

@@ -58,7 +58,7 @@ def test_a_chapter_begins_with_the_set_up(chapter):
     first, *_ = chapter.code_cells
     assert first.node.id == publish.ID
     assert first.source == BOOK.cell
-    assert first.stdout == "Ready. This chapter runs on the CPU, which is enough.\n"
+    assert first.stdout == "Ready, on the CPU. That is enough.\n"
 
 
 def test_the_address_stands_in_one_place():
