@@ -141,7 +141,8 @@ def test_the_reference_lists_every_module_of_the_package(pages):
     assert all(name.rpartition(".")[0] in modules for name in listed - modules)
 
 
-def test_pages_offer_colab_edit_and_issue(pages):
+def test_pages_offer_colab_binder_edit_and_issue(pages):
+    owner = REPOSITORY.removeprefix("https://github.com/")
     for page in PAGES:
         links = {a.get("href", "") for a in pages[f"{page}.html"].find_all("a")}
         suffix = "ipynb" if page in CHAPTERS else "md"
@@ -151,6 +152,8 @@ def test_pages_offer_colab_edit_and_issue(pages):
             colab = publish.read(ROOT).in_colab(Path(page).name)
             assert colab.endswith(f"/blob/colab/{page}.ipynb")
             assert [link for link in links if "colab.research" in link] == [colab], page
+            binder = f"https://mybinder.org/v2/gh/{owner}/main?urlpath=lab/tree/{page}.ipynb"
+            assert binder in links, page
 
 
 def test_colab_gets_the_same_chapters_in_plain_markdown():
@@ -169,6 +172,20 @@ def test_colab_gets_the_same_chapters_in_plain_markdown():
         words = "\n".join(cell.source for cell in theirs.cells if cell.cell_type == "markdown")
         left = re.findall(r"\{[a-z:-]+\}`.*?`|^:{3}.*|^\$\$ \(.*|\]\([^h)].*?\)", words, re.M)
         assert not left, f"{page}: {left}"
+
+
+def test_the_first_page_says_how_to_cite_the_last_release(pages):
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    [entry] = [
+        text
+        for block in pages["index.html"].select("article pre")
+        if (text := block.get_text()).startswith("@misc{")
+    ]
+    assert f"{{{cited['title']}}}" in entry
+    assert f"Version {cited['version']}}}" in entry
+    assert f"year   = {{{cited['date-released'].year}}}" in entry
+    assert f"url    = {{{REPOSITORY}}}" in entry
+    assert entry.count("{") == entry.count("}")
 
 
 def test_the_repository_has_one_address():

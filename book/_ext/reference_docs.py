@@ -1,4 +1,4 @@
-"""What the pages need from the repository: its address, and docstrings in the house style.
+"""What the pages need from the repository: its address, how to cite it, docstrings in house style.
 
 The package's docstrings are written to be read in an editor: a section may start on the line of
 its heading, shapes stand bare, ``(*batch, *event)``, and equations are named, ``Eq. (chain-rule)``.
@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -31,6 +32,34 @@ class RepositoryCommands(SphinxDirective):
         url = self.config.html_theme_options["repository_url"]
         text = "\n".join(self.content).replace("{repository}", url)
         return [nodes.literal_block(text, text, language="sh")]
+
+
+class CiteThisBook(SphinxDirective):
+    """A BibTeX entry of the last release, made from ``CITATION.cff``."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir, "CITATION.cff")
+        self.env.note_dependency(str(path))
+        cited = yaml.safe_load(path.read_text("utf-8"))
+        url = self.config.html_theme_options["repository_url"]
+        text = bibtex(cited, url)
+        return [nodes.literal_block(text, text, language="bibtex")]
+
+
+def bibtex(cited: dict, url: str) -> str:
+    """The entry for what ``CITATION.cff`` says.
+
+    Double braces keep the name of a group, and capitals, as they are.
+    """
+    fields = {
+        "title": f"{{{cited['title']}}}",
+        "author": f"{{{' and '.join(author['name'] for author in cited['authors'])}}}",
+        "year": str(cited["date-released"])[:4],
+        "note": f"Version {cited['version']}",
+        "url": url,
+    }
+    lines = [f"  {name:<6} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@misc{{{url.rsplit('/', 1)[1]},", *lines, "}"])
 
 
 class Colab(SphinxRole):
@@ -84,6 +113,7 @@ def setup(app: Sphinx) -> dict:
     sys.path.insert(0, str(app.srcdir))
     app.add_role("colab", Colab())
     app.add_directive("repository-commands", RepositoryCommands)
+    app.add_directive("cite-this-book", CiteThisBook)
     app.connect("autodoc-process-docstring", docstring, priority=100)
     app.connect("html-page-context", launch, priority=900)  # after the theme
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
