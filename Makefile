@@ -12,10 +12,11 @@ PORT   ?= 8000
 SOURCES := $(shell find book companion tests/equations tools -type f \
              -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null) \
            $(addprefix tests/,book.py contracts.py mistakes.py prose.py) \
-           _config.yml _toc.yml index.md CONTRIBUTING.md
+           _config.yml _toc.yml index.md CONTRIBUTING.md CITATION.cff
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test execute publish-as colab lock clean FORCE
+.PHONY: help setup book serve test execute lock combinations colab publish-as release clean \
+        FORCE
 
 help: ## say what there is
 	@echo 'Generative Models, Line by Line'
@@ -72,6 +73,13 @@ colab: $(READY) ## run chapters as in Colab, from a fork of what is here: NAME=.
 lock: $(READY) ## renew requirements.txt to the newest versions that fit pyproject.toml
 	@$(BIN)/python tools/lock.py $(if $(TORCH),--torch $(TORCH))
 	@echo 'requirements.txt is renewed. Next: make test'
+
+combinations: $(READY) ## test every Python and the oldest dependencies: NAME=... for some of them
+	@$(BIN)/python tools/combinations.py $(NAME)
+
+release: $(READY) ## set the version in every file that states it: VERSION=0.2.0
+	@test -n '$(VERSION)' || { echo 'Which version? make release VERSION=0.2.0' >&2; exit 1; }
+	@$(BIN)/python tools/release.py $(VERSION)
 
 clean: ## remove all that was built, .venv too
 	@echo 'Removing _build, $(VENV) and caches'
