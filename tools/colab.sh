@@ -3,10 +3,11 @@
 #   colab.sh CHECKOUT FOLDER [NAME ...]
 # Copies the notebooks, and nothing else, into the folder and executes all of them, or those named.
 # Their first cells install the package from the address of the repository, which git is told to
-# find in the checkout.
+# find in the checkout, for the whole account: meant for a machine that is thrown away.
 set -euo pipefail
 checkout=$(realpath "$1")
-folder=$2
+mkdir -p "$2"
+cd "$2" # where there is nothing to import
 shift 2
 
 python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("companion") is not None)' || {
@@ -18,17 +19,16 @@ git config --global --add safe.directory '*'
 git config --global "url.file://$checkout.insteadOf" "$address"
 git config --global --add "url.file://$checkout.insteadOf" "$address.git"
 
-mkdir -p "$folder"
 failed=()
 for notebook in "$checkout"/book/*.ipynb; do
     name=$(basename "$notebook" .ipynb)
     [[ $# == 0 || " $* " == *" $name "* ]] || continue
-    cp "$notebook" "$folder"
+    cp "$notebook" .
     echo "== $name =="
     # Each chapter meets a machine without the package.
     python3 -m pip uninstall --quiet --yes companion 2>/dev/null || true
-    (cd "$folder" && python3 -m jupyter nbconvert --to notebook --execute \
-        --ExecutePreprocessor.timeout=3600 --output "done-$name" "$name.ipynb") || failed+=("$name")
+    python3 -m jupyter nbconvert --to notebook --execute --ExecutePreprocessor.timeout=3600 \
+        --output "done-$name" "$name.ipynb" || failed+=("$name")
 done
 if ((${#failed[@]})); then
     echo "Failed: ${failed[*]}" >&2

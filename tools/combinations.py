@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "_build" / "combinations"
 TESTED = ("3.11", "3.12", "3.13")  # as tools/lock.py has it
 COMBINATIONS = [*(f"locked-{version}" for version in TESTED), f"floors-{TESTED[0]}"]
-NEEDS_TORCH = "needs torch"
+NEEDS_TORCH = "needs torch"  # as tools/without_torch.py has it
 
 # Run in the new environment: which modules of the package can be imported.
 IMPORTS = """
@@ -69,29 +69,6 @@ class Row(NamedTuple):
     tests: str = "—"
     seconds: str = "—"
     outcome: str = "passed"
-
-
-# --- as a plugin of pytest, in an environment without torch ------------------------------------
-
-
-class WithoutTorch:
-    """An import of torch skips the test, or the module of tests, that asks for it.
-
-    So which tests need torch is found by running them, and is written down nowhere.
-    """
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
-            import pytest
-
-            pytest.skip(NEEDS_TORCH, allow_module_level=True)
-
-
-def pytest_configure(config):
-    import importlib.util
-
-    if importlib.util.find_spec("torch") is None:
-        sys.meta_path.insert(0, WithoutTorch())
 
 
 # --- what is wanted ----------------------------------------------------------------------------
@@ -247,11 +224,11 @@ def modules(environment: Environment, folder: Path) -> str:
 def tests(environment: Environment, folder: Path, torch: bool) -> str:
     """Run the tests, and count them."""
     report = folder / "tests.xml"
-    here = os.pathsep.join((str(ROOT), str(ROOT / "tools")))  # pytest's plugin is this file
+    here = os.pathsep.join((str(ROOT), str(ROOT / "tools")))
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": here}
     options = ["-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "--junitxml", report]
     if not torch:  # conftest.py seeds torch
-        options += ["--noconftest", "-p", Path(__file__).stem]
+        options += ["--noconftest", "-p", "without_torch"]
     chosen = ["tests", "--ignore", "tests/test_site.py"]
     done = environment.run("-m", "pytest", *options, *chosen, cwd=ROOT, env=variables)
     if not report.exists():
