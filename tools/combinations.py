@@ -36,7 +36,7 @@ NEEDS_TORCH = "needs torch"  # as tools/without_torch.py has it
 IMPORTS = """
 import importlib, json, pkgutil, warnings
 import companion
-warnings.simplefilter("error")
+warnings.filterwarnings("error", module="companion")
 names = ["companion", *(m.name for m in pkgutil.walk_packages(companion.__path__, "companion."))]
 found = {"imported": [], "without torch": [], "broken": []}
 for name in names:
@@ -153,15 +153,13 @@ class Environment:
             for package in json.loads(self.demand("-m", "pip", "list", "--format", "json"))
         }
 
-    def at_hand(self, requirement: str) -> bool:
-        """Whether pip has this torch without fetching gigabytes from the registry.
+    def take(self, requirement: str) -> bool:
+        """Install a torch that is at hand, if there is one, without asking the registry.
 
-        Without an index, pip knows what is installed and what lies in the folders of its setting
-        ``find-links``. Only Linux's wheels in the registry are those for CUDA.
+        Without an index pip knows what is installed and what lies in the folders of its setting
+        ``find-links``.
         """
-        if not sys.platform.startswith("linux"):
-            return True
-        asked = ("install", "--dry-run", "--no-deps", "--no-index", requirement)
+        asked = ("install", "--no-deps", "--no-index", requirement)
         return self.run("-m", "pip", *asked).returncode == 0
 
 
@@ -172,15 +170,17 @@ def install(environment: Environment, kind: str, with_torch: bool) -> str:
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     torch, others = split(locked() if kind == "locked" else floors(project))
-    if with_torch or environment.at_hand(torch):
+    if with_torch or not sys.platform.startswith("linux"):  # elsewhere its wheels are small
         environment.pip("install", torch, *others)
         return ""
     promised, _ = split(project["dependencies"])
+    if environment.take(torch) or (kind == "floors" and environment.take(promised)):
+        have = environment.versions()["torch"]
+        environment.pip("install", f"torch=={have}", *others)
+        wanted = torch.split("==")[1]
+        return "" if have.split("+")[0] == wanted or kind == "locked" else f", not {wanted}"
     if kind == "floors":
-        if not environment.at_hand(promised):
-            raise Failed(f"{promised} is not at hand; --with-torch fetches it, gigabytes on Linux")
-        environment.pip("install", promised, *others)
-        return f", not {torch.split('==')[1]}"
+        raise Failed(f"{promised} is not at hand; --with-torch fetches it, gigabytes on Linux")
     # The lock is complete: nothing has to be resolved, and so nothing asks for torch. That the
     # registry has it for this Python is seen from its list of versions.
     environment.pip("install", "--no-deps", *others)
