@@ -87,11 +87,11 @@ def test_the_version_stands_in_no_other_file():
     if listed.returncode:
         pytest.skip("no repository here")
     names = [name for name in listed.stdout.split("\0") if name.endswith((".py", ".md", ".yml"))]
-    allowed = {"CHANGELOG.md", "CONTRIBUTING.md", "tools/release.py", "tests/test_release.py"}
+    allowed = ("CHANGELOG.md", "CONTRIBUTING.md", "tools/", "tests/")  # examples, not statements
     stated = [
         name
         for name in names
-        if name not in allowed and pattern.search((ROOT / name).read_text("utf-8"))
+        if not name.startswith(allowed) and pattern.search((ROOT / name).read_text("utf-8"))
     ]
     assert not stated, f"pyproject.toml alone states the version, but: {stated}"
 

@@ -6,7 +6,8 @@
 
 `locked` is requirements.txt; `floors` is the oldest version of everything in pyproject.toml. Each
 gets an environment of its own, kept in _build/combinations, in which all code is compiled, every
-module imported and the tests run, those of the website and the notebooks left out.
+module imported and the tests run, those of the website and the notebooks left out. What pytest says
+goes to _build/combinations/NAME/tests.log.
 
 On Linux the registry's torch is a build of several gigabytes. It is used where pip finds it without
 asking the registry; else what needs no torch is run, and the table says so.
@@ -230,9 +231,12 @@ def tests(environment: Environment, folder: Path, torch: bool) -> str:
     if not torch:  # conftest.py seeds torch
         options += ["--noconftest", "-p", "without_torch"]
     chosen = ["tests", "--ignore", "tests/test_site.py"]
-    done = environment.run("-m", "pytest", *options, *chosen, cwd=ROOT, env=variables)
+    command = [environment.python, "-m", "pytest", *options, *chosen]
+    log = environment.folder / "tests.log"  # to be watched, and read afterwards
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, cwd=ROOT, env=variables, stdout=file, stderr=file)
     if not report.exists():
-        raise Failed("pytest did not run:\n" + (done.stdout + done.stderr)[-3000:])
+        raise Failed(f"pytest did not run: see {log}")
     failed, passed, without, skipped = [], 0, 0, 0
     for case in ElementTree.parse(report).iter("testcase"):
         reason = case.find("skipped")
@@ -245,7 +249,7 @@ def tests(environment: Environment, folder: Path, torch: bool) -> str:
         else:
             skipped += 1
     if failed or done.returncode:
-        raise Failed("tests failed:\n" + "\n".join(failed or [done.stdout[-3000:]]))
+        raise Failed("\n".join((f"{len(failed)} tests failed: see {log}", *failed)))
     said = f"{passed} passed"
     said += f", {skipped} skipped" if skipped else ""
     return said + (f", {without} need torch" if without else "")

@@ -3,7 +3,7 @@
     python tools/release.py 0.2.0         a release, dated today
     python tools/release.py 0.3.0.dev0    afterwards: what comes next
     python tools/release.py --check v0.2.0    is this tag what the files say?
-    python tools/release.py --notes 0.2.0     its section of the changelog
+    python tools/release.py --notes v0.2.0    its section of the changelog
 
 pyproject.toml states the version. CITATION.cff names the last release, since that is what a reader
 can cite; CHANGELOG.md dates it. The files are written all or none, and never committed.
