@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from companion.training.devices import home_of, usable
+
 
 class Estimate(NamedTuple):
     """A mean over independent examples and its standard error."""
@@ -38,15 +40,40 @@ def scoring(model: nn.Module) -> Iterator[Tensor]:
         model.train(was_training)
 
 
+@contextlib.contextmanager
+def scoring_on(model: nn.Module, device: str | torch.device | None) -> Iterator[Tensor]:
+    """As `scoring`, on a device that the model is taken to and back from.
+
+    Args: device: as of `log_likelihoods`.
+    """
+    home = home_of(model)
+    if device is not None or home.type == "cpu":
+        model.to(usable(device))
+    try:
+        with scoring(model) as parameter:
+            yield parameter
+    finally:
+        model.to(home)
+
+
 @torch.no_grad()
-def log_likelihoods(model: nn.Module, x: Tensor, batch_size: int = 100) -> Tensor:
+def log_likelihoods(
+    model: nn.Module,
+    x: Tensor,
+    batch_size: int = 100,
+    *,
+    device: str | torch.device | None = None,
+) -> Tensor:
     r"""ln p(x) of binary examples, one by one.
 
     Args:
-        model: has ``log_prob: (B, *event) -> (B,)``, nats; scored in evaluation mode.
-        x:     binary vectors, values 0 and 1 in any type, shape ``(N, *event)``.
+        model:  has ``log_prob: (B, *event) -> (B,)``, nats; scored in evaluation mode, and left
+                where it is.
+        x:      binary vectors, values 0 and 1 in any type, shape ``(N, *event)``.
+        device: to compute on; left out: where the model is, but a GPU, if there is one, for a model
+                on the CPU.
 
-    Returns: float64, nats, ``(N,)``.
+    Returns: float64, nats, ``(N,)``, on the CPU.
     Raises:  ValueError if x is not binary: grey values give a number that means nothing.
     """
     if len(x) == 0:
@@ -55,12 +82,18 @@ def log_likelihoods(model: nn.Module, x: Tensor, batch_size: int = 100) -> Tenso
         raise ValueError(
             "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
         )
-    with scoring(model) as parameter:
+    with scoring_on(model, device) as parameter:
         scores = [model.log_prob(batch.to(parameter)).double() for batch in x.split(batch_size)]
-    return torch.cat(scores)
+        return torch.cat(scores).cpu()
 
 
-def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
+def nll(
+    model: nn.Module,
+    x: Tensor,
+    batch_size: int = 100,
+    *,
+    device: str | torch.device | None = None,
+) -> Estimate:
     r"""Mean negative log-likelihood of binary data, Eq. (nll).
 
     .. math:: \mathrm{NLL} = -\frac1N \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
@@ -68,7 +101,7 @@ def nll(model: nn.Module, x: Tensor, batch_size: int = 100) -> Estimate:
     Args:    as of `log_likelihoods`.
     Returns: mean over the N examples and its standard error, nats per example.
     """
-    return Estimate.of(-log_likelihoods(model, x, batch_size))
+    return Estimate.of(-log_likelihoods(model, x, batch_size, device=device))
 
 
 class ImportanceEstimate(NamedTuple):
@@ -85,20 +118,28 @@ class ImportanceEstimate(NamedTuple):
 
 @torch.no_grad()
 def importance_sampled_log_prob(
-    model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
+    model: nn.Module,
+    x: Tensor,
+    samples: int,
+    batch_size: int = 100,
+    chunk: int = 50,
+    *,
+    device: str | torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Estimate ln p(x) by importance sampling, Eq. (importance-sampling); too low on average.
 
     .. math:: \ln p(x) \approx \ln \frac1K \sum_{k=1}^{K} w_k
 
     Args:
-        model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode.
+        model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode, and left
+                    where it is.
         x:          values used as they are, shape ``(N, *event)``.
         samples:    K, draws for each example.
         batch_size, chunk: examples and draws at a time: memory does not grow with K.
+        device:     as of `log_likelihoods`.
 
     Returns: for each example the estimate, nats, and its effective number of draws, float64
-        ``(N,)`` each.
+        ``(N,)`` each, on the CPU.
     Source:  Burda, Grosse & Salakhutdinov (2016), who use K = 5000.
     """
     if min(samples, batch_size, chunk, len(x)) < 1:
@@ -106,7 +147,7 @@ def importance_sampled_log_prob(
     if x.dtype == torch.uint8 and x.max() > 1:
         raise ValueError("x holds grey values: binarise it first, e.g. data.binarize(x, seed)")
     log_p, effective = [], []
-    with scoring(model) as parameter:
+    with scoring_on(model, device) as parameter:
         for batch in x.split(batch_size):
             batch = batch.to(parameter)
             total = squares = batch.new_full((len(batch),), -math.inf).double()
@@ -116,11 +157,17 @@ def importance_sampled_log_prob(
                 squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             log_p.append(total - math.log(samples))
             effective.append((2 * total - squares).exp())
-    return torch.cat(log_p), torch.cat(effective)
+        return torch.cat(log_p).cpu(), torch.cat(effective).cpu()
 
 
 def importance_sampled_nll(
-    model: nn.Module, x: Tensor, samples: int, batch_size: int = 100, chunk: int = 50
+    model: nn.Module,
+    x: Tensor,
+    samples: int,
+    batch_size: int = 100,
+    chunk: int = 50,
+    *,
+    device: str | torch.device | None = None,
 ) -> ImportanceEstimate:
     """Mean of minus `importance_sampled_log_prob`: on average an upper bound on the NLL.
 
@@ -128,7 +175,9 @@ def importance_sampled_nll(
     Returns: mean over the examples and its standard error, nats per example. The error is that
         of the choice of examples, and says nothing about the draws.
     """
-    log_p, effective = importance_sampled_log_prob(model, x, samples, batch_size, chunk)
+    log_p, effective = importance_sampled_log_prob(
+        model, x, samples, batch_size, chunk, device=device
+    )
     return ImportanceEstimate(*Estimate.of(-log_p), effective.median().item())
 
 

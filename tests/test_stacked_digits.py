@@ -51,7 +51,9 @@ def test_two_processes_share_a_batch():
     stacks = Stacks(torch.randint(256, (40, 4, 4), dtype=torch.uint8), 10)
     halves = [stacks.batch(2, rank, 2) for rank in (0, 1)]
     assert torch.equal(torch.cat(halves), stacks.batch(2))
-    assert stacks.to("cpu") is stacks
+    there = stacks.to("meta")
+    assert all(plane.images.is_meta for plane in there.planes)
+    assert not any(plane.images.is_meta for plane in stacks.planes)
 
 
 # --- score ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -108,6 +109,8 @@ def fit_semi_supervised(
 ) -> History:
     """Train encoder, decoder and both critics in place, Eq. (semi-supervised-loss).
 
+    They train on the device, and are left where they were given.
+
     Args:
         labelled:     mini-batches of the examples whose kind is known; left out: clustering.
         labels:       their kinds, from 0 to K - 1, int64, one for each example of ``labelled``.
@@ -156,30 +159,32 @@ def fit_semi_supervised(
         """The logits of both critics."""
         return D_y(y + critic_noise * torch.randn_like(y)), D_z(z)
 
-    for x in run.batches(train):
-        known = x[:0]
-        if labelled is not None:
-            known = labelled.to(run.device).batch(run.step, run.rank, run.world)
-        logits, z = E(torch.cat([x, known]))
-        logits, logits_known = logits.split([len(x), len(known)])
-        y, z = logits.softmax(-1), z[: len(x)]
-        prior_y = F.one_hot(torch.randint(aae.kinds, (len(x),), device=y.device), aae.kinds).to(y)
-        prior = D(prior_y, torch.randn_like(z))
-        codes = D(y.detach(), z.detach())
-        L_D = sum(loss.L_D(real, fake) for real, fake in zip(prior, codes, strict=True))
-        run.descend(step_D, L_D)
-        critics.requires_grad_(False)
-        L_G = sum(loss.L_G(fake) for fake in D(y, z))
-        reconstruction = P(torch.cat([y, z], -1)).log_prob(x).mean()
-        total = weight * L_G - reconstruction
-        if labelled is not None:
-            L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run))
-            total = total + label_weight * L_y
-            run.log(L_y=L_y)
-        run.descend(step_EP, total)
-        critics.requires_grad_(True)
-        run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
-        if watch is not None:
-            watch(aae, run.step + 1)
+    with contextlib.closing(run.batches(train)) as batches:
+        for x in batches:
+            known = x[:0]
+            if labelled is not None:
+                known = labelled.batch(run.step, run.rank, run.world).to(x)
+            logits, z = E(torch.cat([x, known]))
+            logits, logits_known = logits.split([len(x), len(known)])
+            y, z = logits.softmax(-1), z[: len(x)]
+            kind = torch.randint(aae.kinds, (len(x),), device=y.device)
+            prior_y = F.one_hot(kind, aae.kinds).to(y)
+            prior = D(prior_y, torch.randn_like(z))
+            codes = D(y.detach(), z.detach())
+            L_D = sum(loss.L_D(real, fake) for real, fake in zip(prior, codes, strict=True))
+            run.descend(step_D, L_D)
+            critics.requires_grad_(False)
+            L_G = sum(loss.L_G(fake) for fake in D(y, z))
+            reconstruction = P(torch.cat([y, z], -1)).log_prob(x).mean()
+            total = weight * L_G - reconstruction
+            if labelled is not None:
+                L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run).to(run.device))
+                total = total + label_weight * L_y
+                run.log(L_y=L_y)
+            run.descend(step_EP, total)
+            critics.requires_grad_(True)
+            run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
+            if watch is not None:
+                watch(aae, run.step + 1)
     aae.eval()
     return run.history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -39,16 +40,19 @@ def fit_aae(
 ) -> History:
     r"""Train the three players in place; after each batch the critic's step, then the others'.
 
-    Encoder and decoder share a loss, Eq. (aae-losses): of each example minus ln p(x|z), and what
-    the encoder pays as the generator of the game, times a weight.
+    They train on the device, and are left where they were given. Encoder and decoder share a loss,
+    Eq. (aae-losses): of each example minus ln p(x|z), and what the encoder pays as the generator of
+    the game, times a weight.
 
     Args:
         labels: what is known of each of the examples of ``train``, ``(N, C)``; prior and critic are
-            then called with those of the batch as well, ``prior(B, y)`` and ``critic(z, y)``.
+            then called with those of the batch as well, ``prior(B, y)``, where they were given,
+            and ``critic(z, y)``, on the device.
         loss:   of the game between critic and encoder, as of `companion.gan`.
         weight: factor on the encoder's part in the game, nats.
         learning_rate: of encoder and decoder, and of the critic, or one for all.
-        watch:  called with the players and the number of steps done, after each of them.
+        watch:  called with the players, which are on the device then, and the number of steps
+            done, after each of them.
         betas:  of Adam, for all players.
         schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
@@ -78,25 +82,26 @@ def fit_aae(
         step_EP=adam(describers, rates[0], betas),
         step_D=adam(aae.critic.parameters(), rates[1], betas),
     )
-    for x in run.batches(train):
-        y = () if labels is None else (of_batch(labels, train, run),)
-        z = E(x)
-        prior = aae.prior(len(x), *y).to(z)
-        L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))  # the prior is real, the code is fake
-        run.descend(step_D, L_D)
-        aae.critic.requires_grad_(False)  # it passes gradients on to the encoder and keeps none
-        L_G = loss.L_G(D(z, *y))
-        reconstruction = P(z).log_prob(x).mean()
-        run.descend(step_EP, weight * L_G - reconstruction)
-        aae.critic.requires_grad_(True)
-        run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
-        if watch is not None:
-            watch(aae, run.step + 1)
+    with contextlib.closing(run.batches(train)) as batches:
+        for x in batches:
+            known = () if labels is None else (of_batch(labels, train, run),)
+            z = E(x)
+            prior = aae.prior(len(x), *known).to(z)
+            y = [each.to(z.device) for each in known]
+            L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))  # the prior is real, the code is fake
+            run.descend(step_D, L_D)
+            aae.critic.requires_grad_(False)  # it passes gradients on to the encoder and keeps none
+            L_G = loss.L_G(D(z, *y))
+            reconstruction = P(z).log_prob(x).mean()
+            run.descend(step_EP, weight * L_G - reconstruction)
+            aae.critic.requires_grad_(True)
+            run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
+            if watch is not None:
+                watch(aae, run.step + 1)
     aae.eval()
     return run.history
 
 
 def of_batch(labels: Tensor, train: Batches, run: Run) -> Tensor:
-    """The labels of the examples of the step under way, on its device."""
-    chosen = train.indices(run.step, run.rank, run.world)
-    return labels[chosen.to(labels.device)].to(run.device)
+    """The labels of the examples of the step under way, where the labels are."""
+    return labels[train.indices(run.step, run.rank, run.world).to(labels.device)]

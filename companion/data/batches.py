@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
@@ -64,9 +65,10 @@ class Batches:
         return self.images.shape[1:]
 
     def to(self, device: torch.device | str) -> Batches:
-        """Move the images to a device, in place as `Module.to` does, and return self."""
-        self.images = self.images.to(device)
-        return self
+        """Return the same batches with the images on a device, as `Tensor.to` does."""
+        there = copy.copy(self)
+        there.images = self.images.to(device)
+        return there
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return the places in `images` of a step's examples, e.g. to look up their labels.

@@ -30,6 +30,7 @@ from companion.experiments.common import in_words, markdown
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
 from companion.presets import CHAPTER, Preset
+from companion.training.devices import home_of
 
 EXPERIMENT = "comparison"
 DRAWS = 3000  # for the scores of drawings, and as many test images
@@ -90,31 +91,40 @@ def likelihood(model: nn.Module, kind: str, images: Tensor) -> dict:
     if kind == "none":
         return {}
     test, *others = (data.binarize(images, seed=seed) for seed in THROWS)
+    place = home_of(model)  # not a GPU that happens to be there: drawing is timed here, too
     start = time.perf_counter()
-    tenth = score(model, kind, test[::10]).mean
+    tenth = score(model, kind, test[::10], device=place).mean
     seconds = time.perf_counter() - start
-    found = score(model, kind, test)
+    found = score(model, kind, test, device=place)
     values = {"nll": found.mean, "standard_error": found.standard_error, "tenth": tenth}
     values["score_seconds"] = seconds
     if kind == "bound":
         values |= {"samples": K, "effective_samples": found.effective_samples}
-        values["elbo"] = -score(model, kind, test, 1).mean
-        values["tenth_longer"] = score(model, kind, test[::10], 10 * K).mean
-    throws = [score(model, kind, x, FEW).mean for x in (test, *others)]
+        values["elbo"] = -score(model, kind, test, 1, device=place).mean
+        values["tenth_longer"] = score(model, kind, test[::10], 10 * K, device=place).mean
+    throws = [score(model, kind, x, FEW, device=place).mean for x in (test, *others)]
     rounded = {key: round(value, 4) for key, value in values.items()}
     return rounded | {"throws": [round(value, 4) for value in throws]}
 
 
-def score(model: nn.Module, kind: str, x: Tensor, samples: int | None = None):
+def score(
+    model: nn.Module,
+    kind: str,
+    x: Tensor,
+    samples: int | None = None,
+    *,
+    device: str | torch.device | None = None,
+):
     """The negative log-likelihood of binary images: exactly ("exact"), or with so many draws.
 
     Args:
         kind:    "exact" or "bound".
         samples: draws for each image, of a bound; left out: those of the rows.
+        device:  as of `companion.evaluation.log_likelihoods`.
     """
     if kind == "exact":
-        return evaluation.nll(model, x, batch_size=250)
-    return evaluation.importance_sampled_nll(model, x, samples or K)
+        return evaluation.nll(model, x, batch_size=250, device=device)
+    return evaluation.importance_sampled_nll(model, x, samples or K, device=device)
 
 
 def real_images(images: Tensor, seed: int = data.SEEDS["test"]) -> Tensor:
@@ -306,7 +316,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="left out: a GPU if there is one")
     chosen = parser.parse_args(arguments)
 
     command = shlex.join(["python", "-m", "companion.experiments.comparison", *arguments])

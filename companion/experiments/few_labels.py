@@ -180,7 +180,7 @@ def classify_only(
     rate = SETTINGS["learning_rate"]
     E, step = run.prepare(encoder=aae.encoder, step=adam(aae.encoder.parameters(), rate))
     for x in run.batches(batches):
-        run.descend(step, F.cross_entropy(E(x)[0], of_batch(labels, batches, run)))
+        run.descend(step, F.cross_entropy(E(x)[0], of_batch(labels, batches, run).to(x.device)))
     aae.eval()
 
 
@@ -188,7 +188,6 @@ def train_one(name: str, seed: int, **settings) -> dict[str, float]:
     """Train one model and measure its ``error``, percent; arguments as of `train`."""
     mnist = data.mnist()
     aae = train(name, mnist, seed, **settings)
-    aae.cpu()
     return {"error": round(error(aae, mnist, clusters=not TASKS[name].labels), 2)}
 
 
@@ -216,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="left out: a GPU if there is one")
     chosen = parser.parse_args(arguments)
 
     command = shlex.join(["python", "-m", "companion.experiments.few_labels", *arguments])

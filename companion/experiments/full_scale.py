@@ -24,6 +24,7 @@ from companion.families import FAMILIES
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
 from companion.presets import PAPER, Preset
+from companion.training.devices import home_of
 
 EXPERIMENT = "full-scale"
 K = 5000  # draws of the latents for each image, as in the sources
@@ -51,12 +52,12 @@ def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = 
     if preset.likelihood == "none":
         drawn = comparison.drawings(model, comparison.DRAWS).cpu()
         return comparison.quality(drawn, comparison.real_images(test), DigitFeatures.pretrained())
-    x = data.binarize(test, seed=data.SEEDS["test"])
+    x, place = data.binarize(test, seed=data.SEEDS["test"]), home_of(model)
     if preset.likelihood == "exact":
-        found = evaluation.nll(model, x, batch_size=250)
+        found = evaluation.nll(model, x, batch_size=250, device=place)
         values = {}
     else:  # 25,000 draws at a time: below 1 GB
-        found = evaluation.importance_sampled_nll(model, x, draws, batch_size=100, chunk=250)
+        found = evaluation.importance_sampled_nll(model, x, draws, 100, 250, device=place)
         values = {"samples": draws, "effective_samples": round(found.effective_samples, 2)}
     values["standard_error"] = round(found.standard_error, 4)
     return {"nll": round(found.mean, 4)} | values

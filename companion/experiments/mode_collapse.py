@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--mixtures", nargs="+", choices=MIXTURES, default=list(MIXTURES))
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="left out: a GPU if there is one")
     chosen = parser.parse_args(arguments)
 
     command = shlex.join(["python", "-m", "companion.experiments.mode_collapse", *arguments])

@@ -113,7 +113,8 @@ def train_one(
     images = train[: settings.get("images")]
     batches = data.Batches(images, settings["batch_size"], dynamic=True, seed=seed)
     training.fit(net, batches, seed=seed, device=device, **settings["fit"])
-    score = evaluation.nll(net, data.binarize(test, seed=data.SEEDS["test"]), batch_size=250)
+    drawn = data.binarize(test, seed=data.SEEDS["test"])
+    score = evaluation.nll(net, drawn, batch_size=250, device=device)
     return {"nll": round(score.mean, 4), "standard_error": round(score.standard_error, 4)}
 
 
@@ -144,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="left out: a GPU if there is one")
     chosen = parser.parse_args(arguments)
 
     command = shlex.join(["python", "-m", "companion.experiments.pixel_orders", *arguments])

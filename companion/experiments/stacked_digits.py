@@ -11,6 +11,7 @@ digits of a drawing; published counts are those of other classifiers.
 from __future__ import annotations
 
 import argparse
+import copy
 import shlex
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from companion.features import DigitFeatures
 from companion.gan import GAN, Packed, dcgan, fit_gan, non_saturating, wasserstein
 from companion.nn import free_parameters
 from companion.presets import ten_gradient_penalties
+from companion.training.devices import usable
 
 EXPERIMENT = "stacked-digits"
 SAMPLES = 26_000  # drawn for the score, as in the published protocol
@@ -65,10 +67,10 @@ class Stacks:
         return len(self.planes[0])
 
     def to(self, device: torch.device | str) -> Stacks:
-        """Move the images to a device, in place."""
-        for plane in self.planes:
-            plane.to(device)
-        return self
+        """Return the same batches with the images on a device."""
+        there = copy.copy(self)
+        there.planes = [plane.to(device) for plane in self.planes]
+        return there
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """One process's share of the batch of a step, from 0 to 1, ``(B, 3, side, side)``."""
@@ -155,6 +157,7 @@ def train_one(
     gan = networks(own.pop("together", 1)).to(memory_format=torch.channels_last)
     fit_gan(gan, Stacks(train.images, BATCH_SIZE, seed), seed=seed, device=device, **own)
     torch.manual_seed(seed)
+    gan.to(usable(device))
     found = score(read_drawings(gan.sample, DigitFeatures.pretrained()), train.labels)
     return {"modes": found["modes"], "kl": round(found["kl"], 4)}
 
@@ -185,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="left out: a GPU if there is one")
     chosen = parser.parse_args(arguments)
 
     command = shlex.join(["python", "-m", "companion.experiments.stacked_digits", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -87,12 +88,15 @@ def fit_gan(
 ) -> History:
     """Train both players in place, with Adam; after each batch one player's step, then the other's.
 
+    They train on the device, and are left where they were given.
+
     Args:
         learning_rate: of G and D, or two of them.
         betas:         of Adam; the customary first one, 0.5, forgets faster than the usual 0.9.
         discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
         penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`.
-        watch:         called with the players and the number of steps done, after each of them.
+        watch:         called with the players, which are on the device then, and the number of
+                       steps done, after each of them.
         schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
     Returns: one row an epoch with the mean losses ``L_D`` and ``L_G``.
@@ -116,21 +120,22 @@ def fit_gan(
         step_G=adam(gan.G.parameters(), rates[0], betas),
         step_D=adam(gan.D.parameters(), rates[1], betas),
     )
-    for real in run.batches(train):
-        with torch.no_grad():  # this step is D's: nothing of it reaches G
-            fake = G(gan.noise(len(real)))
-        L_D = loss.L_D(D(real), D(fake))
-        run.log(L_D=L_D)
-        if penalty is not None:
-            L_D = L_D + penalty(D, real, fake)
-        run.descend(step_D, L_D)
-        if (run.step + 1) % discriminator_steps == 0:
-            gan.D.requires_grad_(False)  # this step is G's: D passes gradients on and keeps none
-            L_G = loss.L_G(D(G(gan.noise(len(real)))))
-            run.log(L_G=L_G)
-            run.descend(step_G, L_G)
-            gan.D.requires_grad_(True)
-        if watch is not None:
-            watch(gan, run.step + 1)
+    with contextlib.closing(run.batches(train)) as batches:
+        for real in batches:
+            with torch.no_grad():  # this step is D's: nothing of it reaches G
+                fake = G(gan.noise(len(real)))
+            L_D = loss.L_D(D(real), D(fake))
+            run.log(L_D=L_D)
+            if penalty is not None:
+                L_D = L_D + penalty(D, real, fake)
+            run.descend(step_D, L_D)
+            if (run.step + 1) % discriminator_steps == 0:
+                gan.D.requires_grad_(False)  # the step is G's: D passes gradients on, keeps none
+                L_G = loss.L_G(D(G(gan.noise(len(real)))))
+                run.log(L_G=L_G)
+                run.descend(step_G, L_G)
+                gan.D.requires_grad_(True)
+            if watch is not None:
+                watch(gan, run.step + 1)
     gan.eval()
     return run.history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import accelerate
@@ -37,10 +38,15 @@ def accelerator(
     return engine, engine.device if several else device
 
 
+def default() -> torch.device:
+    """Where whatever takes long is computed, unless the caller names a device: CUDA, if here."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def usable(device: str | torch.device | None) -> torch.device:
-    """A device, by default CUDA if there is one; ValueError if it is not here."""
+    """A device, that of `default` if it is left out; ValueError if it is not here."""
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device or default())
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
@@ -54,12 +60,19 @@ def fast_precision(device: str | torch.device | None = None) -> str:
     Returns: "bf16" on a CPU with AMX or AVX512-BF16 and on a CUDA device of capability 8 or more,
         else "no".
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or default())
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "no"
     tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
     supported = (getattr(torch.cpu, test, lambda: False) for test in tests)
     return "bf16" if device.type == "cpu" and any(each() for each in supported) else "no"
+
+
+def home_of(module: nn.Module) -> torch.device:
+    """Where a module is: its first parameter or buffer. One that has none is on the CPU."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
 
 
 class Call(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -54,8 +55,8 @@ def fit(
 ) -> History:
     """Train a model by gradient ascent on ``model(x).mean()``.
 
-    The model is trained in place and left in evaluation mode, on the device; torch's global
-    random numbers go on as if `fit` had not been called.
+    The model is trained in place, on the device, and left in evaluation mode, where it was given;
+    torch's global random numbers go on as if `fit` had not been called.
 
     Args:
         model:         ``model(x)`` is the objective to maximise, ``(B, *event) -> (B,)``, nats.
@@ -71,7 +72,8 @@ def fit(
                        the weights of the best epoch.
         path:          checkpoint file; if it exists, the run goes on from it.
         save_every:    seconds between checkpoints.
-        device:        "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there is one.
+        device:        to train on: "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there
+                       is one.
         precision:     "no" (float32), or autocast to "bf16" or "fp16"; "fast" is "bf16" where the
                        device computes in it, which pays for convolutions and for many draws,
                        else "no".
@@ -107,22 +109,23 @@ def fit(
     )
     optimizer = optimizer(model.parameters(), learning_rate)
     objective, optimizer = run.prepare(model=model, optimizer=optimizer)
-    for x in run.batches(train):
-        value = objective(x).mean()
-        run.descend(optimizer, -value, clip)
-        run.log(train=value)
-        if (run.step + 1) % len(train) == 0:
-            if validation is not None:
-                score = run.score(model, validation, len(x) * run.world)
-                run.log(validation=score)
-                if patience is not None:
-                    scores = [*run.history["validation"], score]
-                    best = scores.index(max(scores)) + 1
-                    if best == len(scores):
-                        run.kept = {k: v.clone() for k, v in model.state_dict().items()}
-                    elif len(scores) - best >= patience:
-                        run.stop()
-            run.log(learning_rate=optimizer.param_groups[0]["lr"])
+    with contextlib.closing(run.batches(train)) as batches:
+        for x in batches:
+            value = objective(x).mean()
+            run.descend(optimizer, -value, clip)
+            run.log(train=value)
+            if (run.step + 1) % len(train) == 0:
+                if validation is not None:
+                    score = run.score(model, validation, len(x) * run.world)
+                    run.log(validation=score)
+                    if patience is not None:
+                        scores = [*run.history["validation"], score]
+                        best = scores.index(max(scores)) + 1
+                        if best == len(scores):
+                            run.kept = {k: v.clone() for k, v in model.state_dict().items()}
+                        elif len(scores) - best >= patience:
+                            run.stop()
+                run.log(learning_rate=optimizer.param_groups[0]["lr"])
     if run.kept:
         model.load_state_dict(run.kept)
     model.eval()

@@ -43,6 +43,9 @@ class Run:
         schedule, warmup, seed, path, save_every, device, precision, compiled, log, progress: as in
             `fit`.
 
+    Modules are on ``device`` from `prepare` to the end of `batches`, which takes them home, to
+    where they were given.
+
     Attributes: ``step`` (from 0; the one under way), ``history``, ``device``, ``rank``, ``world``;
         ``kept``, tensors of the caller's that travel with the checkpoint.
     """
@@ -74,6 +77,7 @@ class Run:
         self.compiled, self.folder = compiled, log if self.rank == 0 else None
         self.step, self.finished, self.history = 0, steps == 0, History()
         self.modules: dict[str, nn.Module] = {}
+        self._homes: dict[str, torch.device] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.kept: dict[str, Tensor] = {}
         self._pending: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # on the device
@@ -99,6 +103,7 @@ class Run:
             if name in self.settings or name in ("data", "kept"):
                 raise ValueError(f"the name {name!r} is taken: choose another")
             if isinstance(item, nn.Module):
+                self._homes[name] = devices.home_of(item)
                 self.modules[name] = item.to(self.device)
                 devices.share_buffers(item)
                 self.settings[name] = checkpoint.signature(item)
@@ -119,7 +124,9 @@ class Run:
 
         Between two of them the run seeds torch's global generators, sets the learning rates, and
         saves when it is time. Ctrl-C and SIGTERM act once the step under way is done and saved.
-        Afterwards the generators are as they were before.
+        Afterwards the generators are as they were before, and modules and optimisers where they
+        were before `prepare`; after an exception in the loop only once this iterator is closed
+        (`contextlib.closing`), or forgotten.
         """
         data = data.to(self.device)
         self.settings["data"] = {"batches": len(data)} | checkpoint.fingerprint(data.batch(0))
@@ -140,6 +147,7 @@ class Run:
                 disable=silent,
             ) as bar,
             contextlib.nullcontext() if log is None else contextlib.closing(log),
+            self._home_afterwards(),
             process.reproducible(generators),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
@@ -220,12 +228,13 @@ class Run:
         devices.share_buffers(model)
         generators, training = process.generators(self.device), model.training
         chunks = x.split(batch_size)
+        place = devices.home_of(model)  # after the loop it is at home again
         sums = torch.zeros(len(chunks), device=self.device)
         model.eval()
         for i in range(self.rank, len(chunks), self.world):
             process.seed_all(generators, self.seed, f"chunk {i}")
             with self.accelerator.autocast():
-                sums[i] = model(chunks[i].to(self.device, torch.float32)).sum()
+                sums[i] = model(chunks[i].to(place, torch.float32)).sum()
         model.train(training)
         return math.fsum(self.accelerator.reduce(sums, "sum").tolist()) / len(x)
 
@@ -259,6 +268,21 @@ class Run:
             }
             checkpoint.write(self.path, tensors, record)
         self._saved = time.monotonic()
+
+    @contextlib.contextmanager
+    def _home_afterwards(self) -> Iterator[None]:
+        """Take modules, what is kept of them, and optimisers back to where they were."""
+        try:
+            yield
+        finally:
+            away = {name for name, home in self._homes.items() if home != self.device}
+            for name in away:
+                self.modules[name].to(self._homes[name])
+            if away:
+                self.kept = {name: value.cpu() for name, value in self.kept.items()}
+                for optimizer in self.optimizers.values():  # their state follows the parameters
+                    state = checkpoint.optimizer_state(optimizer)
+                    checkpoint.restore_optimizer(optimizer, state)
 
     def _resume(self) -> None:
         """Take over the checkpoint's state, if there is one and it is of this very run."""
