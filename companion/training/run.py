@@ -128,6 +128,10 @@ class Run:
         were before `prepare`; after an exception in the loop only once this iterator is closed
         (`contextlib.closing`), or forgotten.
         """
+        with self._home_afterwards():
+            yield from self._batches(data)
+
+    def _batches(self, data: Batches) -> Iterator[Tensor]:
         data = data.to(self.device)
         self.settings["data"] = {"batches": len(data)} | checkpoint.fingerprint(data.batch(0))
         self._resume()
@@ -147,7 +151,6 @@ class Run:
                 disable=silent,
             ) as bar,
             contextlib.nullcontext() if log is None else contextlib.closing(log),
-            self._home_afterwards(),
             process.reproducible(generators),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
