@@ -51,8 +51,8 @@ test: $(READY) ## run everything that CI checks
 	@echo '== 2/4 package, equations, prose: pytest =='
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/test_site.py
 	@echo '== 3/4 notebooks: every cell is run and compared with what is committed =='
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
-	   --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
+	@OMP_NUM_THREADS=1 COMPANION_SCALE=cpu $(BIN)/python -m pytest -n 2 --dist loadfile \
+	   --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
 	@echo '== 4/4 website: built with warnings as errors, then read in a browser =='
 	@sh tools/build.sh $(BIN)
 	@$(BIN)/python -m pytest -n 2 tests/test_site.py

@@ -13,8 +13,14 @@ from nbformat.v4 import new_code_cell, new_notebook
 import companion
 from companion import exercises, notebook
 from companion.exercises import Exercise, exercise
-from companion.notebook import record, set_up, show, source
+from companion.notebook import by_device, record, set_up, show, source
+from companion.training import devices
 from tests.book import GLUE, ROOT
+
+
+@pytest.fixture(autouse=True)
+def _scale_of_the_book(monkeypatch):
+    monkeypatch.setenv("COMPANION_SCALE", "cpu")
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def test_set_up_names_the_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     set_up(companion.__version__)
-    assert capsys.readouterr().out == "Ready, on a GPU: Tesla T4.\n"
+    assert capsys.readouterr().out == "Ready, on a GPU: Tesla T4. Models train for longer there.\n"
 
 
 def test_set_up_says_where_colab_keeps_its_gpus(monkeypatch, capsys):
@@ -318,6 +324,52 @@ def test_record_refuses(displayed, name, value, options, error, message):
     with pytest.raises(error, match=message):
         record(name, value, **options)
     assert not displayed
+
+
+# --- scale -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "device", "epochs"),
+    [("", "cpu", 12), ("", "cuda", 40), ("gpu", "cpu", 40), ("cpu", "cuda", 12)],
+)
+def test_settings_are_those_of_the_device(monkeypatch, wish, device, epochs):
+    monkeypatch.setenv("COMPANION_SCALE", wish)
+    monkeypatch.setattr(devices, "default", lambda: torch.device(device))
+    assert by_device(cpu=12, gpu=40) == epochs
+
+
+def test_a_scale_is_one_of_two(monkeypatch):
+    monkeypatch.setenv("COMPANION_SCALE", "tpu")
+    with pytest.raises(ValueError, match="COMPANION_SCALE is cpu or gpu, not 'tpu'"):
+        by_device(cpu=12, gpu=40)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (
+            86.93,
+            "n = 86.9 nats here; 89.6 in the book, whose models were trained for a shorter time on "
+            "two cores",
+        ),
+        (89.3, "n = 89.6 nats (checked to within 0.4)"),
+    ],
+)
+def test_a_better_model_is_no_error(displayed, capsys, monkeypatch, value, line):
+    monkeypatch.setenv("COMPANION_SCALE", "gpu")
+    record("n", value, expect=89.6, within=0.4, unit="nats")
+    assert capsys.readouterr().out == line + "\n"
+    [(bundle, _)] = displayed
+    assert bundle == {GLUE + "text/plain": repr("89.6")}  # the prose is that of the book
+
+
+def test_a_larger_scale_does_not_excuse_a_wrong_call(displayed, monkeypatch):
+    monkeypatch.setenv("COMPANION_SCALE", "gpu")
+    with pytest.raises(ValueError, match="the value is nan"):
+        record("n", math.nan, expect=89.6, within=0.4)
+    with pytest.raises(ValueError, match="would not print"):
+        record("n", 1.0, expect=89.64, within=0.4, digits=1)
 
 
 # --- exercises ---------------------------------------------------------------------------------

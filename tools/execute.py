@@ -224,6 +224,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     os.environ["COMPANION_PROGRESS"] = "0"  # a progress bar would be stored
+    os.environ["COMPANION_SCALE"] = "cpu"  # the book's settings, on any machine
     os.environ.setdefault("PYTHONHASHSEED", "0")
     failed = False
     for path in find(options.name):
