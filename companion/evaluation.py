@@ -47,7 +47,7 @@ def scoring_on(model: nn.Module, device: str | torch.device | None) -> Iterator[
     Args: device: as of `log_likelihoods`.
     """
     home = home_of(model)
-    if device is not None or home.type == "cpu":
+    if device is not None or home.type == "cpu":  # what was put on a GPU is not moved to another
         model.to(usable(device))
     try:
         with scoring(model) as parameter:

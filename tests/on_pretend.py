@@ -202,9 +202,10 @@ def test_a_broken_off_training_comes_home(fit):
         assert places(model) == {"pretend"}
         raise Stop
 
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) as stopped:
         fit(watch)
     assert is_at_home(players[0])
+    assert stopped.traceback  # holds the loop, as a notebook does: nothing was merely forgotten
 
 
 def test_a_run_comes_home_and_its_optimiser_with_it():

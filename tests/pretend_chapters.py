@@ -68,6 +68,13 @@ def shorten() -> None:
         return cut(*args, samples=FEW, **kwargs)
 
     aae.surgery_estimate = few_cuts
+    test = aae.mmd_test
+
+    @functools.wraps(test)
+    def few_deals(a, b, *args, **kwargs):
+        return test(a[:FEW], b[:FEW], *args, **kwargs)
+
+    aae.mmd_test = few_deals
     sample_scores.kmeans = lambda x, k, seed, **_: x[:k]
     for name in ("nearest_neighbours", "_parzen", "precision_recall"):
         setattr(sample_scores, name, of_few(getattr(sample_scores, name)))
@@ -88,12 +95,12 @@ def of_few(score):
 
 
 class Hasty(ast.NodeTransformer):
-    """Asserts are evaluated, and that is all; what is repeated is repeated three times."""
+    """Asserts are evaluated, and that is all; long loops are short."""
 
     def visit_For(self, node):
         self.generic_visit(node)
         if isinstance(node.target, ast.Name) and node.target.id == "_":
-            node.iter = ast.Subscript(node.iter, ast.Slice(upper=ast.Constant(3)), ast.Load())
+            node.iter = ast.Subscript(node.iter, ast.Slice(upper=ast.Constant(150)), ast.Load())
         return node
 
     def visit_Assert(self, node):
@@ -133,9 +140,12 @@ def main(chapters: list[str]) -> None:
     pretend.install()
     shorten()
     chapters = chapters or sorted(path.stem for path in BOOK.glob("*.ipynb"))
-    found = [each for chapter in chapters for each in failures(chapter)]
-    print(*found, sep="\n")
-    sys.exit(f"{len(found)} cells fail" if found else 0)
+    total = 0
+    for chapter in chapters:
+        found = failures(chapter)
+        total += len(found)
+        print(f"{chapter}: {len(found)} cells fail", *found, sep="\n", flush=True)
+    sys.exit(total > 0)
 
 
 if __name__ == "__main__":

@@ -278,7 +278,7 @@ class Run:
         try:
             yield
         finally:
-            away = {name for name, home in self._homes.items() if home != self.device}
+            away = [n for n, m in self.modules.items() if devices.home_of(m) != self._homes[n]]
             for name in away:
                 self.modules[name].to(self._homes[name])
             if away:
