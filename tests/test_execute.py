@@ -8,6 +8,14 @@ from tools import execute
 from tools.execute import ExecutionError, normalised
 
 
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    """What `execute` sets is not for the tests that come after."""
+    for name, value in {"PROGRESS": "1", "SCALE": "gpu"}.items():
+        monkeypatch.setenv(f"COMPANION_{name}", value)
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+
+
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """An empty folder in place of book/."""
@@ -135,10 +143,11 @@ def test_widget_state_without_a_view_is_dropped():
 
 
 def test_execute_stores_outputs(book, capsys):
-    path = book("one", code("import os; print(os.environ['COMPANION_PROGRESS'])"), code("1 + 1"))
+    asked = "import os; print(*(os.environ[f'COMPANION_{x}'] for x in ('PROGRESS', 'SCALE')))"
+    path = book("one", code(asked), code("1 + 1"))
     assert execute.main(["one"]) == 0
     first, second = nbformat.read(path, as_version=4).cells
-    assert (first.execution_count, first.outputs[0].text) == (1, "0\n")
+    assert (first.execution_count, first.outputs[0].text) == (1, "0 cpu\n")
     assert second.outputs[0].data == {"text/plain": "2"}
     assert "one.ipynb: outputs stored" in capsys.readouterr().out
     before = path.read_text("utf-8")
