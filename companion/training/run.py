@@ -44,7 +44,7 @@ class Run:
             `fit`.
 
     Modules are on ``device`` from `prepare` to the end of `batches`, which takes them home, to
-    where they were given.
+    where they were given, and what is ``kept`` to the CPU.
 
     Attributes: ``step`` (from 0; the one under way), ``history``, ``device``, ``rank``, ``world``;
         ``kept``, tensors of the caller's that travel with the checkpoint.
