@@ -387,7 +387,8 @@ def test_a_bound_of_the_likelihood(monkeypatch, grey):
     images, asked = grey[:1010], []
     throws = [data.binarize(images, seed=seed) for seed in range(2, 7)]
 
-    def importance_sampled_nll(model, x, samples):
+    def importance_sampled_nll(model, x, samples, *, device):
+        assert device.type == "cpu"  # where the model is, so that its times compare
         (place,) = (
             i
             for i, throw in enumerate(throws)
@@ -444,10 +445,14 @@ def test_a_score_is_exact_or_of_so_many_draws(thrown):
 
 def test_the_number_of_draws_is_that_of_the_rows(thrown, monkeypatch):
     asked = []
-    monkeypatch.setattr(comparison.evaluation, "importance_sampled_nll", lambda *a: asked.append(a))
+
+    def importance_sampled_nll(*given, device):
+        asked.append((*given, device))
+
+    monkeypatch.setattr(comparison.evaluation, "importance_sampled_nll", importance_sampled_nll)
     monkeypatch.setattr(comparison, "K", 7)
-    comparison.score(None, "bound", thrown)
-    assert asked == [(None, thrown, 7)]
+    comparison.score(None, "bound", thrown, device="meta")
+    assert asked == [(None, thrown, 7, "meta")]
 
 
 def test_the_quality_of_the_same_pictures_is_perfect(thrown, judge):

@@ -100,8 +100,9 @@ def test_a_trained_model_beats_the_start_and_is_scored_on_the_books_test_draw(fe
     kept = []
     original = pixel_orders.evaluation.nll
 
-    def nll(model, x, batch_size):
+    def nll(model, x, batch_size, *, device):
         assert torch.equal(x, data.binarize(test, seed=data.SEEDS["test"]))
+        assert device == "cpu"  # as was asked, and not a GPU that is there
         kept.append(original(model, x, batch_size))
         return kept[0]
 

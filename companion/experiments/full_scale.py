@@ -57,7 +57,8 @@ def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = 
         found = evaluation.nll(model, x, batch_size=250, device=place)
         values = {}
     else:  # 25,000 draws at a time: below 1 GB
-        found = evaluation.importance_sampled_nll(model, x, draws, 100, 250, device=place)
+        sizes = {"batch_size": 100, "chunk": 250}
+        found = evaluation.importance_sampled_nll(model, x, draws, **sizes, device=place)
         values = {"samples": draws, "effective_samples": round(found.effective_samples, 2)}
     values["standard_error"] = round(found.standard_error, 4)
     return {"nll": round(found.mean, 4)} | values
