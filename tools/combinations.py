@@ -227,7 +227,8 @@ def tests(environment: Environment, folder: Path, torch: bool) -> str:
     report = folder / "tests.xml"
     here = os.pathsep.join((str(ROOT), str(ROOT / "tools")))
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": here}
-    options = ["-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "--junitxml", report]
+    options = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]  # or it may hang
+    options += ["-p", "no:cacheprovider", "--junitxml", report]
     if not torch:  # conftest.py seeds torch
         options += ["--noconftest", "-p", "without_torch"]
     chosen = ["tests", "--ignore", "tests/test_site.py"]
