@@ -120,7 +120,7 @@ def score(
     Args:
         kind:    "exact" or "bound".
         samples: draws for each image, of a bound; left out: those of the rows.
-        device:  as of `companion.evaluation.log_likelihoods`.
+        device:  as of `evaluation.nll`.
     """
     if kind == "exact":
         return evaluation.nll(model, x, batch_size=250, device=device)
