@@ -16,11 +16,14 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.publish import store  # after the path: this file is also called by its name
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -193,16 +196,6 @@ def _compressed(data):
         buffer = io.BytesIO()
         image.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def store(path, text):
-    """Write a file in one step, so that an interruption leaves the old one."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=".", delete=False
-    ) as file:
-        file.write(text)
-    os.chmod(file.name, path.stat().st_mode)
-    os.replace(file.name, path)
 
 
 def find(names):

@@ -21,7 +21,7 @@ from bs4 import BeautifulSoup, Tag
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import publish
+from tools import publish  # after the path: this file is also called by its name
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE, OUT = ROOT / "_build" / "html", ROOT / "_build" / "plain"
