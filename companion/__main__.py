@@ -316,7 +316,8 @@ def experiment(name, options):
 @click.option("--rounds", type=click.IntRange(1), help="That count: 7 of training, 1 of sampling.")
 @click.option("--quick", is_flag=True, help="Fewer examples, and pixels of the naive samplers.")
 @click.option("--device", help="As of train.")
-def benchmark(names, batch_sizes, rounds, quick, device):
+@click.option("--compile", "compiled", is_flag=True, help="Of our training, as of train.")
+def benchmark(names, batch_sizes, rounds, quick, device, compiled):
     """Compare speeds side by side: training, sampling, or single lines of theirs."""
     tables = {"training": in_training, "sampling": in_sampling}
     lines = {"training": in_training.LINES, "sampling": in_sampling.MODELS}
@@ -333,8 +334,9 @@ def benchmark(names, batch_sizes, rounds, quick, device):
         chosen = [line for line in lines[table] if not names or {table, line} & {*names}]
         if chosen:
             small = {"training": {"most": 2_500}, "sampling": {"pixels": 28}}[table]
+            more = {"training": {"compiled": compiled}, "sampling": {}}[table]
             click.echo(f"\n{table}")
-            module.main(chosen, **given, **(small if quick else {}))
+            module.main(chosen, **given, **more, **(small if quick else {}))
 
 
 if __name__ == "__main__":

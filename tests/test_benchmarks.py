@@ -1,6 +1,8 @@
 """The benchmarks run; what they print is not judged here, since other work disturbs it."""
 
+import contextlib
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +43,7 @@ def test_the_sampling_benchmark_refuses_a_sampler_that_differs(monkeypatch):
 
 @pytest.mark.parametrize("name", training.LINES)
 def test_the_training_benchmark_prints_ratios(name, monkeypatch, capsys):
-    monkeypatch.setattr(training, "installed", lambda line: {})
+    monkeypatch.setitem(training.LINES, name, training.LINES[name]._replace(peers={}))
     training.main([name], batch_sizes=[20], rounds=1, most=40)
     *_, line = capsys.readouterr().out.splitlines()
     batch, ours, by_hand, ratio = numbers(line)
@@ -58,7 +60,7 @@ def test_a_batch_that_is_too_large_leaves_the_other_lines(capsys):
 
 
 def test_other_libraries_stand_beside(monkeypatch, capsys):
-    peers = {"abacus": lambda *given: None, "missing": lambda *given: None}
+    peers = {"abacus": lambda work: None, "missing": lambda work: None}
     monkeypatch.setitem(sys.modules, "abacus", SimpleNamespace(__spec__=True))
     line = training.LINES["FVSBN"]._replace(peers=peers)
     monkeypatch.setitem(training.LINES, "FVSBN", line)
@@ -79,11 +81,79 @@ def test_ours_and_the_loop_by_hand_make_the_same_step(of_library):
         made.append(training.OfLogits(nn.Linear(784, 784)) if of_library else training._made())
         return made[-1]
 
-    for program in (training.fitted, training.descended):
-        program(build, x, 20, "no")
+    work = training.Work(x, 20)
+    training.fitted(build, work)
+    training.by_hand(partial(training.descent, build), work)
     ours, hand, before = (nn.utils.parameters_to_vector(m.parameters()) for m in (*made, build()))
     assert (ours - before).abs().mean() > 1e-4
     assert (ours - hand).abs().mean() < 1e-6
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """CUDA graphs without CUDA: what is recorded is not carried out, what is replayed is."""
+    told, streams = [], []
+
+    class Graph:
+        def replay(self):
+            told.append("replay")
+            self.step()
+
+    class Stream:
+        def wait_stream(self, other):
+            told.append((streams.index(self), streams.index(other)))
+
+    @contextlib.contextmanager
+    def used(stream):
+        told.append("aside")
+        yield
+        told.append("back")
+
+    @contextlib.contextmanager
+    def recorded(graph):
+        told.append("record")
+        yield
+        told.append("recorded")
+
+    def new(*_):
+        streams.append(Stream())
+        return streams[-1]
+
+    current = new()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "Stream", new)
+    monkeypatch.setattr(torch.cuda, "stream", used)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recorded)
+    return SimpleNamespace(told=told, Graph=Graph)
+
+
+def test_the_captured_loop_replays_its_one_step_on_every_batch(recorder):
+    """Of a graph that, as CUDA's, knows the memory of the batch it was recorded with."""
+    seen = []
+
+    def make_step(device, precision):
+        def step(x):
+            recorder.told.append("step")
+            recorder.Graph.step = staticmethod(lambda: seen.append(x.clone()))
+
+        return step
+
+    examples = torch.arange(12.0)
+    training.captured(make_step, training.Work(examples, 4, epochs=2))
+    ready = [(1, 0), "aside", "step", "step", "step", "back", (0, 1)]
+    assert recorder.told == [*ready, "record", "step", "recorded", *["replay"] * 6]
+    assert torch.equal(examples, torch.arange(12.0)), "the examples stay as they were"
+    for epoch in (seen[:3], seen[3:]):
+        assert torch.equal(torch.cat(epoch).sort().values, examples)
+
+
+def test_only_cuda_has_a_captured_loop():
+    for line in training.LINES.values():
+        assert "captured" not in training.programs_of(line, CPU)
+        on_cuda = training.programs_of(line, torch.device("cuda"))
+        assert list(on_cuda)[:3] == ["ours", "by hand", "captured"]
+        assert on_cuda["captured"].args == on_cuda["by hand"].args == (line.step,)
 
 
 def test_programs_take_turns_and_the_first_round_does_not_count(monkeypatch):

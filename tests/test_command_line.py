@@ -589,6 +589,11 @@ def test_the_benchmark_prints_its_ratios(monkeypatch):
         assert float(each.split()[-1]) > 0
     status, output = run("benchmark", "NADE 500", *arguments)
     assert "training" not in output
+    monkeypatch.setattr(command_line.in_training, "main", lambda names, **given: print(given))
+    for flags, wanted in [((), False), (("--compile",), True)]:
+        status, output = run("benchmark", "FVSBN", *arguments, *flags)
+        assert status == 0, "the samplers know no --compile"
+        assert f"'compiled': {wanted}" in output
 
 
 def test_presets_of_the_paper_are_not_those_of_the_chapter():

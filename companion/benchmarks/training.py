@@ -1,10 +1,11 @@
 """Training beside tight hand-written loops, and beside other libraries where they are installed.
 
 All programs of a line train the same networks on the same examples in memory, with the same batch
-size and precision, for one epoch; all but pythae's trainer with a fused Adam. The hand-written
-loops do nothing but what learning takes: no checkpoint, no history, no check that the loss is
-finite. The libraries train as their documentation says; those that have only networks get the
-hand-written loop. To have them::
+size and precision; all but pythae's trainer with a fused Adam. The hand-written loops do nothing
+but what learning takes: no checkpoint, no history, no check that the loss is finite. On CUDA a
+second one records its step as a graph and replays it, which no launch from Python holds up. The
+libraries train as their documentation says; those that have only networks get the hand-written
+loop. To have them::
 
     pip install --no-deps zuko pyro-ppl pyro-api opt_einsum pythae==0.1.2 pydantic pydantic-core \
         annotated-types typing-inspection imageio scikit-learn joblib threadpoolctl cloudpickle
@@ -17,8 +18,10 @@ import io
 import logging
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -35,6 +38,20 @@ from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, Standa
 
 D = 784
 LR, BETAS = 1e-3, (0.5, 0.999)
+EPOCHS = defaultdict(lambda: 1, cuda=20)  # so many that making the networks does not count
+
+
+class Work(NamedTuple):
+    """What all programs of a line are given: examples in memory, and how often to go over them."""
+
+    examples: Tensor
+    batch_size: int
+    precision: str = "no"
+    epochs: int = 1
+    compiled: bool = False  # of ours
+
+
+Step = Callable[[Tensor], None]
 
 
 class Line(NamedTuple):
@@ -43,17 +60,17 @@ class Line(NamedTuple):
     Args:
         examples: "binary" (uint8), "grey" (float) or "points".
         count:    of them in an epoch, at most.
-        ours:     trains for an epoch; (examples, batch size, precision), as all programs.
-        by_hand:  the same, written out.
-        peers:    other libraries, by name; one that is not installed raises ModuleNotFoundError.
+        ours:     does the work.
+        step:     makes, of (device, precision), the step of the hand-written loops.
+        peers:    other libraries, by name, that do the work.
         fast:     in the precision that is fastest here for convolutions.
     """
 
     examples: str
     count: int
-    ours: Callable[[Tensor, int, str], object]
-    by_hand: Callable[[Tensor, int, str], object]
-    peers: dict[str, Callable[[Tensor, int, str], object]] = {}  # noqa: RUF012 - never changed
+    ours: Callable[[Work], object]
+    step: Callable[[torch.device, str], Step]
+    peers: dict[str, Callable[[Work], object]] = {}  # noqa: RUF012 - never changed
     fast: bool = False
 
 
@@ -62,37 +79,74 @@ def of_device(device: torch.device, precision: str) -> contextlib.AbstractContex
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def shuffled(examples: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """The batches of an epoch."""
-    for places in torch.randperm(len(examples), device=examples.device).split(batch_size):
-        yield examples[places].float()
+def fused_adam(module: nn.Module, device: torch.device, betas=(0.9, 0.999)) -> torch.optim.Adam:
+    """Adam in one kernel, which a graph can hold."""
+    capturable = device.type == "cuda"
+    return torch.optim.Adam(module.parameters(), LR, betas, fused=True, capturable=capturable)
+
+
+def shuffled(work: Work) -> Iterator[Tensor]:
+    """The batches of all epochs."""
+    for _ in range(work.epochs):
+        order = torch.randperm(len(work.examples), device=work.examples.device)
+        for places in order.split(work.batch_size):
+            yield work.examples[places].float()
+
+
+def by_hand(make_step: Callable[[torch.device, str], Step], work: Work) -> None:
+    """The loop."""
+    step = make_step(work.examples.device, work.precision)
+    for x in shuffled(work):
+        step(x)
+
+
+def captured(make_step: Callable[[torch.device, str], Step], work: Work) -> None:
+    """The loop with its step recorded as a CUDA graph, as PyTorch's notes on CUDA describe it."""
+    step = make_step(work.examples.device, work.precision)
+    x = work.examples[: work.batch_size].to(torch.float32, copy=True)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # what happens in the first steps only must not be recorded
+            step(x)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(x)
+    for batch in shuffled(work):
+        x.copy_(batch)
+        graph.replay()
 
 
 # --- one objective -------------------------------------------------------------------------------
 
 
-def fitted(build: Callable[[], nn.Module], examples: Tensor, batch_size: int, precision: str):
+def fitted(build: Callable[[], nn.Module], work: Work) -> None:
     training.fit(
-        build().to(examples.device),
-        data.Batches(examples, batch_size),
-        epochs=1,
+        build().to(work.examples.device),
+        data.Batches(work.examples, work.batch_size),
+        epochs=work.epochs,
         learning_rate=LR,
         schedule="constant",
-        device=examples.device,
-        precision=precision,
+        device=work.examples.device,
+        precision=work.precision,
+        compiled=work.compiled,
         progress=False,
     )
 
 
-def descended(build: Callable[[], nn.Module], examples: Tensor, batch_size: int, precision: str):
-    model = build().to(examples.device).train()
-    optimizer = torch.optim.Adam(model.parameters(), LR, fused=True)
-    for x in shuffled(examples, batch_size):
-        with of_device(x.device, precision):
+def descent(build: Callable[[], nn.Module], device: torch.device, precision: str) -> Step:
+    model = build().to(device).train()
+    optimizer = fused_adam(model, device)
+
+    def step(x: Tensor) -> None:
+        with of_device(device, precision):
             values = model(x)
         optimizer.zero_grad()
         (-values.mean()).backward()
         optimizer.step()
+
+    return step
 
 
 # --- MADE in other libraries ---------------------------------------------------------------------
@@ -132,13 +186,14 @@ def vae() -> VAE:
     )
 
 
-def vae_by_hand(examples: Tensor, batch_size: int, precision: str):
+def vae_descent(device: torch.device, precision: str) -> Step:
     """With the formulas of Kingma & Welling (2014) written out."""
-    model = vae().to(examples.device)
+    model = vae().to(device)
     encode, mu, log_sigma = model.encoder.body, model.encoder.mu, model.encoder.log_sigma
     decode = nn.Sequential(model.decoder.body, model.decoder.logits)
-    optimizer = torch.optim.Adam(model.parameters(), LR, fused=True)
-    for x in shuffled(examples, batch_size):
+    optimizer = fused_adam(model, device)
+
+    def step(x: Tensor) -> None:
         h = encode(x)
         m, s = mu(h), log_sigma(h)
         sigma = s.exp()
@@ -149,8 +204,10 @@ def vae_by_hand(examples: Tensor, batch_size: int, precision: str):
         (loss / len(x)).backward()
         optimizer.step()
 
+    return step
 
-def vae_of_pythae(examples: Tensor, batch_size: int, precision: str):
+
+def vae_of_pythae(work: Work) -> None:
     """As its documentation trains: its model, its trainer, networks of our widths."""
     import pythae.models
     import pythae.trainers
@@ -184,15 +241,15 @@ def vae_of_pythae(examples: Tensor, batch_size: int, precision: str):
         logging.disable(logging.WARNING)
         settings = pythae.trainers.BaseTrainerConfig(
             output_dir=folder,
-            num_epochs=1,
-            per_device_train_batch_size=batch_size,
+            num_epochs=work.epochs,
+            per_device_train_batch_size=work.batch_size,
             learning_rate=LR,
-            no_cuda=examples.device.type == "cpu",
+            no_cuda=work.examples.device.type == "cpu",
         )
         pythae.trainers.BaseTrainer(
             pythae.models.VAE(config, Encoder(), Decoder()),
             train_dataset=pythae.data.datasets.BaseDataset(
-                examples.float(), torch.zeros(len(examples))
+                work.examples.float(), torch.zeros(len(work.examples))
             ),
             training_config=settings,
         ).train()
@@ -202,28 +259,29 @@ def vae_of_pythae(examples: Tensor, batch_size: int, precision: str):
 # --- GAN -----------------------------------------------------------------------------------------
 
 
-def gan_fitted(build: Callable[[], GAN], examples: Tensor, batch_size: int, precision: str):
+def gan_fitted(build: Callable[[], GAN], work: Work) -> None:
     fit_gan(
-        build().to(examples.device),
-        data.Batches(examples, batch_size),
-        epochs=1,
+        build().to(work.examples.device),
+        data.Batches(work.examples, work.batch_size),
+        epochs=work.epochs,
         learning_rate=LR,
         betas=BETAS,
-        device=examples.device,
-        precision=precision,
+        device=work.examples.device,
+        precision=work.precision,
+        compiled=work.compiled,
         progress=False,
     )
 
 
-def gan_by_hand(build: Callable[[], GAN], examples: Tensor, batch_size: int, precision: str):
+def gan_descent(build: Callable[[], GAN], device: torch.device, precision: str) -> Step:
     """By the non-saturating loss of Goodfellow et al. (2014), formulas written out."""
-    gan = build().to(examples.device)
+    gan = build().to(device)
     G, D = gan.G, gan.D
-    step_G = torch.optim.Adam(G.parameters(), LR, BETAS, fused=True)
-    step_D = torch.optim.Adam(D.parameters(), LR, BETAS, fused=True)
-    for real in shuffled(examples, batch_size):
-        noise = torch.randn(2, len(real), gan.latent, device=real.device)
-        with of_device(real.device, precision):
+    step_G, step_D = (fused_adam(player, device, BETAS) for player in (G, D))
+
+    def step(real: Tensor) -> None:
+        noise = torch.randn(2, len(real), gan.latent, device=device)
+        with of_device(device, precision):
             with torch.no_grad():
                 fake = G(noise[0])
             real_logits, fake_logits = D(real), D(fake)
@@ -232,7 +290,7 @@ def gan_by_hand(build: Callable[[], GAN], examples: Tensor, batch_size: int, pre
         loss.backward()
         step_D.step()
         D.requires_grad_(False)
-        with of_device(real.device, precision):
+        with of_device(device, precision):
             logits = D(G(noise[1]))
         loss = F.softplus(-logits.float()).mean()
         step_G.zero_grad()
@@ -240,12 +298,14 @@ def gan_by_hand(build: Callable[[], GAN], examples: Tensor, batch_size: int, pre
         step_G.step()
         D.requires_grad_(True)
 
+    return step
+
 
 # --- the table -----------------------------------------------------------------------------------
 
 
 def _one_objective(build: Callable, count: int, examples: str = "binary", **more) -> Line:
-    return Line(examples, count, partial(fitted, build), partial(descended, build), **more)
+    return Line(examples, count, partial(fitted, build), partial(descent, build), **more)
 
 
 _made = partial(MADE, D, (1000,), direct=False)
@@ -256,21 +316,21 @@ LINES = {
         _made,
         50_000,
         peers={
-            "zuko": lambda *given: descended(zuko_made, *given),
-            "pyro": lambda *given: descended(pyro_made, *given),
+            "zuko": partial(by_hand, partial(descent, zuko_made)),
+            "pyro": partial(by_hand, partial(descent, pyro_made)),
         },
     ),
     "gated PixelCNN": _one_objective(GatedPixelCNN, 512, fast=True),
-    "VAE": Line("binary", 50_000, partial(fitted, vae), vae_by_hand, {"pythae": vae_of_pythae}),
+    "VAE": Line("binary", 50_000, partial(fitted, vae), vae_descent, {"pythae": vae_of_pythae}),
     "GAN of points": Line(
         "points",
         40_000,
         partial(gan_fitted, mode_collapse.networks),
-        partial(gan_by_hand, mode_collapse.networks),
+        partial(gan_descent, mode_collapse.networks),
     ),
-    "DCGAN": Line("grey", 4_000, partial(gan_fitted, dcgan), partial(gan_by_hand, dcgan)),
+    "DCGAN": Line("grey", 4_000, partial(gan_fitted, dcgan), partial(gan_descent, dcgan)),
     "DCGAN, fast": Line(
-        "grey", 4_000, partial(gan_fitted, dcgan), partial(gan_by_hand, dcgan), fast=True
+        "grey", 4_000, partial(gan_fitted, dcgan), partial(gan_descent, dcgan), fast=True
     ),
 }
 
@@ -291,14 +351,16 @@ def main(
     batch_sizes: Sequence[int] = (100, 250),
     rounds: int = 7,
     device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+    compiled: bool = False,
     most: int = 50_000,
 ) -> None:
     """Print the table.
 
     Args:
-        names:  keys of ``LINES``.
-        rounds: that count.
-        most:   examples in an epoch.
+        names:    keys of ``LINES``.
+        rounds:   that count.
+        compiled: our training is, as of `companion.training.fit`.
+        most:     examples in an epoch.
     """
     print(f"{'':<16}{'batch':>6}{'ours, /s':>11}{'by hand, /s':>13}{'ours / by hand':>16}  others")
     for name in names:
@@ -310,26 +372,26 @@ def main(
                 print(f"{name:<16}{batch_size:>6}  more than the {min(line.count, most)} examples")
                 continue
             examples = examples_of(line.examples, count).to(device)
-            programs = {"ours": line.ours, "by hand": line.by_hand} | installed(line)
-            given = (examples, batch_size, precision)
+            work = Work(examples, batch_size, precision, EPOCHS[device.type], compiled)
+            programs = programs_of(line, device)
             spent = take_turns(
-                {each: partial(program, *given) for each, program in programs.items()},
+                {each: partial(program, work) for each, program in programs.items()},
                 rounds,
                 device,
             )
-            ours, hand = (count / statistics.median(spent[each]) for each in ("ours", "by hand"))
+            speed = {each: count * work.epochs / statistics.median(spent[each]) for each in spent}
             against = ratio(spent, "ours", "by hand")
             others = [
-                f"{peer} {count / statistics.median(spent[peer]):,.0f}/s, ours / {peer} "
-                f"{ratio(spent, 'ours', peer):.2f}"
-                for peer in [*programs][2:]
+                f"{other} {speed[other]:,.0f}/s, ours / {other} {ratio(spent, 'ours', other):.2f}"
+                for other in [*programs][2:]
             ]
-            speeds = f"{ours:>11,.0f}{hand:>13,.0f}{against:>16.3f}"
+            speeds = f"{speed['ours']:>11,.0f}{speed['by hand']:>13,.0f}{against:>16.3f}"
             print(f"{name:<16}{batch_size:>6}{speeds}  {'; '.join(others)}".rstrip(), flush=True)
 
 
-def installed(line: Line) -> dict[str, Callable]:
-    """The libraries of a line that are installed."""
-    from importlib.util import find_spec
-
-    return {name: program for name, program in line.peers.items() if find_spec(name)}
+def programs_of(line: Line, device: torch.device) -> dict[str, Callable[[Work], object]]:
+    """Those of a line that can run here: a captured one on CUDA, libraries that are installed."""
+    programs = {"ours": line.ours, "by hand": partial(by_hand, line.step)}
+    if device.type == "cuda":
+        programs["captured"] = partial(captured, line.step)
+    return programs | {name: program for name, program in line.peers.items() if find_spec(name)}
