@@ -1092,30 +1092,67 @@ def summing_out(rng):
     )
 
 
+@equation(
+    "hidden-pixel",
+    r"""
+    p(x_i = 1 \mid x_{\mathcal{K}}) = \sum_{k} p(k \mid x_{\mathcal{K}})\, \theta_{ki}
+    \qquad i \in \mathcal{U}
+    """,
+)
+def hidden_pixel(rng):
+    D, K = 6, 3
+    model = random_mixture(rng, D, K)
+    known = torch.randperm(D, generator=rng) < 3
+    x, U = all_binary(D), ~known
+    p = model.log_prob(x).exp()
+    agree = (x[:, None, known] == x[None, :, known]).all(-1).double()  # of any two settings
+    black = torch.stack([agree @ (p * x[:, i]) for i in U.nonzero()[:, 0]], 1)
+    yield side(black / (agree @ p)[:, None], wrong={"not divided by p(x_K)": black})
+    yield side(
+        model.responsibilities(x, known) @ model.probs[:, U],
+        wrong={
+            "prior in place of responsibilities": (model.weights @ model.probs)[U].expand_as(black),
+            "responsibilities of the whole picture": model.responsibilities(x) @ model.probs[:, U],
+        },
+    )
+
+
 # --- what a likelihood means -------------------------------------------------------------------
 
 
 @equation(
     "coin-floor",
     r"""
+    \begin{aligned}
     H(p_{\text{data}})
-      \ge \mathbb{E}_g \Bigl[ \sum_{i=1}^{D} \bigl( -g_i \ln g_i
+      &= -\sum_x \mathbb{E}_g [p(x \mid g)] \ln p_{\text{data}}(x) \\
+      &= \mathbb{E}_g \Bigl[ -\sum_x p(x \mid g) \ln p_{\text{data}}(x) \Bigr] \\
+      &\ge \mathbb{E}_g \Bigl[ -\sum_x p(x \mid g) \ln p(x \mid g) \Bigr] \\
+      &= \mathbb{E}_g \Bigl[ \sum_{i=1}^{D} \bigl( -g_i \ln g_i
       - (1 - g_i) \ln (1 - g_i) \bigr) \Bigr]
+    \end{aligned}
     """,
 )
 def coin_floor(rng):
     D, M = 4, 3
     g = torch.rand(M, D, generator=rng)  # the grey values of M images, ...
     share = random_table(rng, M)  # ... each with its probability
-    p = share @ torch.stack([coins(all_binary(D), one).prod(-1) for one in g])
-    yield side(entropy(p), wrong={"for each pixel": entropy(p) / D})
+    x = all_binary(D)
+    given = torch.stack([coins(x, one).prod(-1) for one in g])  # (M, 16)
+    p_data = sum(share[m] * given[m] for m in range(M))
+    yield side(entropy(p_data), wrong={"for each pixel": entropy(p_data) / D})
+    yield side(-((share @ given) * p_data.log()).sum(), wrong={"no mean": -p_data.log().sum()})
+    each = torch.stack([cross_entropy(one, p_data) for one in given])
+    turned = torch.stack([cross_entropy(p_data, one) for one in given])
+    yield side(
+        share @ each, wrong={"the other way round": share @ turned, "all images alike": each.mean()}
+    )
     mean = share @ g
+    wrong = {"entropy of the mean grey": Bernoulli(mean).entropy().sum()}
+    yield side(share @ entropy(given), wrong=wrong)
     yield side(
         share @ (-g * g.log() - (1 - g) * (1 - g).log()).sum(1),
-        wrong={
-            "entropy of the mean grey": Bernoulli(mean).entropy().sum(),
-            "sum over the images": Bernoulli(g).entropy().sum(),
-        },
+        wrong=wrong | {"sum over the images": Bernoulli(g).entropy().sum()},
     )
 
 
