@@ -60,10 +60,16 @@ class Commands(click.Group):
         except (*foreseen, training.CheckpointError) as error:
             fail(" ".join(str(error).split()))
         except torch.OutOfMemoryError:
-            fail("out of memory: ask for a smaller --batch-size, or for --device cpu")
+            fail("out of memory: ask for less at a time (train: --batch-size), or for --device cpu")
         except KeyboardInterrupt:  # die of it, so that a shell's loop ends as well
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.raise_signal(signal.SIGINT)
+
+
+def one_process() -> None:
+    """Refuse torchrun, whose processes would all do the same work and write the same file."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("only train takes several processes: call this without torchrun")
 
 
 def fail(message: str) -> None:
@@ -217,6 +223,7 @@ weights_option = click.option(
 @click.option("--record", is_flag=True, help="Store the row of the full-scale table.")
 def evaluate(model, scale, folder, weights, draws, device, record):
     """Score MODEL on the test images."""
+    one_process()
     device = usable(device)
     name, preset = runs.find(model, scale)
     if draws and preset.likelihood != "bound":
@@ -261,6 +268,7 @@ def evaluate(model, scale, folder, weights, draws, device, record):
 )
 def sample(model, scale, folder, weights, count, seed, device, path):
     """Draw from MODEL into a picture."""
+    one_process()
     from PIL import Image
 
     kind = Image.registered_extensions().get(path.suffix.lower())
@@ -307,6 +315,7 @@ def experiment(name, options):
     comparison: all families under one protocol.
     digit-features: the classifier that judges drawings.
     """
+    one_process()
     EXPERIMENTS[name].main([*options])
 
 
@@ -319,6 +328,7 @@ def experiment(name, options):
 @click.option("--compile", "compiled", is_flag=True, help="Of our training, as of train.")
 def benchmark(names, batch_sizes, rounds, quick, device, compiled):
     """Compare speeds side by side: training, sampling, or single lines of theirs."""
+    one_process()
     tables = {"training": in_training, "sampling": in_sampling}
     lines = {"training": in_training.LINES, "sampling": in_sampling.MODELS}
     known = [*tables, *dict.fromkeys(line for table in lines.values() for line in table)]

@@ -1,8 +1,10 @@
-"""Layers that several chapters share."""
+"""Layers, and what else several chapters share."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -99,3 +101,16 @@ def free_parameters(model: nn.Module) -> int:
         elif isinstance(module, MaskedConv2d):
             hidden += int((module.mask == 0).sum()) * module.weight[:, :, 0, 0].numel()
     return sum(parameter.numel() for parameter in model.parameters()) - hidden
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Inside it, gradients pass through the module, and its weights keep none."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:  # and not what the caller has frozen
+            parameter.requires_grad_(True)

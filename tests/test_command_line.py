@@ -313,7 +313,7 @@ def test_a_wrong_option_is_refused_before_anything_is_done(here, arguments):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (torch.OutOfMemoryError("CUDA"), "ask for a smaller --batch-size, or for --device cpu"),
+        (torch.OutOfMemoryError("CUDA"), "a time (train: --batch-size), or for --device cpu"),
         (FloatingPointError("step 3: train is\nnot finite"), "step 3: train is not finite"),
         (data.DataError("no network"), "no network"),
         (training.CheckpointError("damaged"), "damaged"),
@@ -594,6 +594,17 @@ def test_the_benchmark_prints_its_ratios(monkeypatch):
         status, output = run("benchmark", "FVSBN", *arguments, *flags)
         assert status == 0, "the samplers know no --compile"
         assert f"'compiled': {wanted}" in output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate", "fvsbn"], ["sample", "made"], ["benchmark"], ["experiment", "few-labels"]],
+)
+def test_only_training_takes_several_processes(command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, output = run(*command)
+    assert status != 0
+    assert "only train takes several processes" in output
 
 
 def test_presets_of_the_paper_are_not_those_of_the_chapter():

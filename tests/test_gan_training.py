@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,13 +158,14 @@ def test_afterwards_the_players_are_in_evaluation_mode():
     assert not any(module.training for module in gan.modules())
 
 
-def test_all_calls_of_the_players_are_in_the_runs_precision():
+def test_all_calls_of_the_players_are_in_the_runs_precision_but_a_penalty_s():
     gan, seen = small(), []
     for player in (gan.G, gan.D):
         player.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     settings = {"penalty": smooth_and_unsure, "device": "cpu", "precision": "bf16"}
     fit_gan(gan, data.Batches(RING, 100), epochs=1, **settings)
-    assert seen == [True] * 4 * 7  # of a step: G twice, D at real, fake, twice in the penalty, fake
+    step = [True] * 3 + [False] * 2 + [True] * 2  # G, D at real and fake; the penalty; G, D at fake
+    assert seen == 4 * step
 
 
 def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, monkeypatch):
@@ -438,3 +440,21 @@ def test_two_processes_agree_also_with_a_penalty(tmp_path):
     fit_gan(alone, data.Batches(RING, 100), **settings)
     for a, b in zip(weights(first), weights(alone), strict=True):  # but for the noise of 100 draws
         torch.testing.assert_close(a, b, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("loss", [non_saturating, wasserstein], ids=["R1", "gradient penalty"])
+def test_a_compiled_critic_may_be_penalised(loss, monkeypatch):
+    """torch.compile differentiates once; a penalty on slopes asks for twice."""
+    quickly = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda module, mode: quickly(module))
+    penalty = gradient_penalty if loss is wasserstein else lambda D, real, fake: r1(D, real)
+    batches = data.Batches(torch.randn(8, 2), 4)
+
+    def trained(compiled):
+        torch.manual_seed(0)
+        gan = GAN(mlp(1, 4, 2), nn.Sequential(mlp(2, 4, 1), nn.Flatten(0)), 1)
+        settings = {"epochs": 1, "loss": loss, "penalty": penalty, "device": "cpu"}
+        fit_gan(gan, batches, compiled=compiled, **settings)
+        return nn.utils.parameters_to_vector(gan.parameters())
+
+    assert torch.allclose(trained(True), trained(False), atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from companion.autoregressive import FVSBN, MADE, GatedPixelCNN, PixelCNN
-from companion.nn import MaskedConv2d, MaskedLinear, free_parameters, mlp
+from companion.nn import MaskedConv2d, MaskedLinear, free_parameters, frozen, mlp
 
 KINDS = {"A": False, "B": True}  # does the mask show the centre?
 
@@ -124,3 +124,17 @@ def test_mlp_has_an_activation_after_each_linear_layer(float64, rng):
     expected = (x @ rectified[0].weight.T + rectified[0].bias).clamp(min=0)
     torch.testing.assert_close(rectified(x), expected)
     assert torch.equal(mlp(3)(x), x)  # one width: nothing to do
+
+
+def test_what_is_frozen_passes_gradients_on_and_thaws_even_after_an_error():
+    module = mlp(2, 3, 1)
+    module[0].bias.requires_grad_(False)  # the caller's own
+    learning = [parameter.requires_grad for parameter in module.parameters()]
+    x = torch.ones(1, 2, requires_grad=True)
+    with frozen(module):
+        module(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in module.parameters())
+    with pytest.raises(RuntimeError, match="multiplied"), frozen(module):
+        module(torch.ones(1, 3))
+    assert [parameter.requires_grad for parameter in module.parameters()] == learning

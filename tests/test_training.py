@@ -650,11 +650,35 @@ def test_the_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
         noisy_run(tmp_path / "run", **change)
 
 
+def test_a_checkpoint_is_of_the_data_and_not_of_one_device_s_noise(tmp_path, monkeypatch):
+    """A run may go on where noise is drawn in another way, as on a GPU."""
+
+    def run(last):
+        model, noisy = make(features=8), Batches(examples() * 100, BATCH, dynamic=True)
+        run = Run(20, path=tmp_path / "run", device="cpu", save_every=0)
+        call, optimizer = run.prepare(model=model, opt=training.adam(model.parameters(), 0.1))
+        for x in run.batches(noisy):
+            run.descend(optimizer, -call(x).mean())
+            if run.step + 1 == last:
+                run.stop()
+        return run.step
+
+    assert run(5) == 5
+    monkeypatch.setattr(Batches, "_noise", lambda self, step: torch.zeros(BATCH, 8).byte())
+    tensors, record = checkpoint.read(tmp_path / "run")
+    checkpoint.write(tmp_path / "run", tensors, record | {"finished": False})
+    assert run(0) == 20
+
+
 @pytest.mark.parametrize(
     ("model", "data", "message"),
     [
         (lambda: make(features=8), lambda: Batches(examples(p=0.4), BATCH), "data/checksum"),
-        (lambda: make(features=8), lambda: Batches(examples(), BATCH, seed=1), "data/checksum"),
+        (
+            lambda: make(features=8),
+            lambda: Batches(examples(), BATCH, seed=1),
+            "data/seed: 0 there, 1",
+        ),
         (lambda: make(features=8), lambda: Batches(examples(), 10), "data/batches: 10 there, 20"),
         (
             lambda: make(features=9),
@@ -855,17 +879,19 @@ def test_without_tensorboard_there_is_a_csv_file_and_nothing_else(tmp_path, monk
 
 def test_a_compiled_run_calls_compiled_modules(monkeypatch):
     """That the code is faster is torch's concern; that it is asked for, once a module, is ours."""
-    asked = []
+    asked, begun = [], []
 
-    def compiled(module):
-        asked.append(module)
+    def compiled(module, mode):
+        asked.append((type(module), mode))
         return module
 
     monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
     noisy_run(epochs=1)
-    assert asked == []
-    weights, _ = noisy_run(epochs=1, compiled=True)
-    assert len(asked) == 1
+    assert asked == begun == []
+    weights, history = noisy_run(epochs=1, compiled=True)
+    assert asked == [(Noisy, None)], "the module, and not what accelerate has made of it"
+    assert len(begun) == history[-1]["step"], "once a step"
     assert_same((weights, []), (noisy_run(epochs=1)[0], []))
 
 

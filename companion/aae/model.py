@@ -89,5 +89,5 @@ class WAE(PriorAutoencoder):
     def forward(self, x: Tensor) -> Tensor:
         """The objective to maximise, ``(B, D) -> (B,)``; the discrepancy is that of the batch."""
         z = self.encoder(x)
-        misfit = mmd2(z, self.prior(len(z)).to(z), self.kernel)
+        misfit = mmd2(z, self.prior(len(z)).to(z, non_blocking=True), self.kernel)
         return self.decoder(z).log_prob(x) - self.weight * misfit

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from companion.aae.training import of_batch
 from companion.gan import GameLoss, non_saturating
+from companion.nn import frozen
 from companion.training import History, Run, adam
 
 if TYPE_CHECKING:
@@ -159,11 +160,13 @@ def fit_semi_supervised(
         """The logits of both critics."""
         return D_y(y + critic_noise * torch.randn_like(y)), D_z(z)
 
+    if labelled is not None:
+        labelled, labels = labelled.to(run.device), labels.to(run.device)
     with contextlib.closing(run.batches(train)) as batches:
         for x in batches:
             known = x[:0]
             if labelled is not None:
-                known = labelled.batch(run.step, run.rank, run.world).to(x)
+                known = labelled.batch(run.step, run.rank, run.world)
             logits, z = E(torch.cat([x, known]))
             logits, logits_known = logits.split([len(x), len(known)])
             y, z = logits.softmax(-1), z[: len(x)]
@@ -173,16 +176,15 @@ def fit_semi_supervised(
             codes = D(y.detach(), z.detach())
             L_D = sum(loss.L_D(real, fake) for real, fake in zip(prior, codes, strict=True))
             run.descend(step_D, L_D)
-            critics.requires_grad_(False)
-            L_G = sum(loss.L_G(fake) for fake in D(y, z))
-            reconstruction = P(torch.cat([y, z], -1)).log_prob(x).mean()
-            total = weight * L_G - reconstruction
-            if labelled is not None:
-                L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run).to(run.device))
-                total = total + label_weight * L_y
-                run.log(L_y=L_y)
-            run.descend(step_EP, total)
-            critics.requires_grad_(True)
+            with frozen(critics):
+                L_G = sum(loss.L_G(fake) for fake in D(y, z))
+                reconstruction = P(torch.cat([y, z], -1)).log_prob(x).mean()
+                total = weight * L_G - reconstruction
+                if labelled is not None:
+                    L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run))
+                    total = total + label_weight * L_y
+                    run.log(L_y=L_y)
+                run.descend(step_EP, total)
             run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
             if watch is not None:
                 watch(aae, run.step + 1)

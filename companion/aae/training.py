@@ -12,6 +12,7 @@ from torch import Tensor
 
 from companion.aae.model import AAE
 from companion.gan import GameLoss, non_saturating
+from companion.nn import frozen
 from companion.training import History, Run, adam
 
 if TYPE_CHECKING:
@@ -86,15 +87,14 @@ def fit_aae(
         for x in batches:
             known = () if labels is None else (of_batch(labels, train, run),)
             z = E(x)
-            prior = aae.prior(len(x), *known).to(z)
-            y = [each.to(z.device) for each in known]
+            prior = aae.prior(len(x), *known).to(z, non_blocking=True)
+            y = [each.to(z.device, non_blocking=True) for each in known]
             L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))  # the prior is real, the code is fake
             run.descend(step_D, L_D)
-            aae.critic.requires_grad_(False)  # it passes gradients on to the encoder and keeps none
-            L_G = loss.L_G(D(z, *y))
-            reconstruction = P(z).log_prob(x).mean()
-            run.descend(step_EP, weight * L_G - reconstruction)
-            aae.critic.requires_grad_(True)
+            with frozen(aae.critic):  # it passes gradients on to the encoder and keeps none
+                L_G = loss.L_G(D(z, *y))
+                reconstruction = P(z).log_prob(x).mean()
+                run.descend(step_EP, weight * L_G - reconstruction)
             run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
             if watch is not None:
                 watch(aae, run.step + 1)

@@ -18,6 +18,7 @@ import io
 import logging
 import statistics
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from companion import data, training
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN
-from companion.benchmarks import ratio, take_turns
+from companion.benchmarks import ratio, take_turns, wait
 from companion.experiments import mode_collapse
 from companion.gan import GAN, dcgan, fit_gan
 from companion.nn import mlp
@@ -61,7 +62,7 @@ class Line(NamedTuple):
         examples: "binary" (uint8), "grey" (float) or "points".
         count:    of them in an epoch, at most.
         ours:     does the work.
-        step:     makes, of (device, precision), the step of the hand-written loops.
+        step:     makes the step of the hand-written loops, of (device, precision, capturable).
         peers:    other libraries, by name, that do the work.
         fast:     in the precision that is fastest here for convolutions.
     """
@@ -69,7 +70,7 @@ class Line(NamedTuple):
     examples: str
     count: int
     ours: Callable[[Work], object]
-    step: Callable[[torch.device, str], Step]
+    step: Callable[..., Step]
     peers: dict[str, Callable[[Work], object]] = {}  # noqa: RUF012 - never changed
     fast: bool = False
 
@@ -79,43 +80,46 @@ def of_device(device: torch.device, precision: str) -> contextlib.AbstractContex
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def fused_adam(module: nn.Module, device: torch.device, betas=(0.9, 0.999)) -> torch.optim.Adam:
-    """Adam in one kernel, which a graph can hold."""
-    capturable = device.type == "cuda"
+def fused_adam(module: nn.Module, capturable: bool, betas=(0.9, 0.999)) -> torch.optim.Adam:
+    """Adam in one kernel, which a graph can hold if it is capturable."""
     return torch.optim.Adam(module.parameters(), LR, betas, fused=True, capturable=capturable)
 
 
 def shuffled(work: Work) -> Iterator[Tensor]:
-    """The batches of all epochs."""
+    """The batches of all epochs, in the type of the examples."""
     for _ in range(work.epochs):
         order = torch.randperm(len(work.examples), device=work.examples.device)
         for places in order.split(work.batch_size):
-            yield work.examples[places].float()
+            yield work.examples[places]
 
 
-def by_hand(make_step: Callable[[torch.device, str], Step], work: Work) -> None:
+def by_hand(make_step: Callable[..., Step], work: Work) -> None:
     """The loop."""
     step = make_step(work.examples.device, work.precision)
-    for x in shuffled(work):
-        step(x)
-
-
-def captured(make_step: Callable[[torch.device, str], Step], work: Work) -> None:
-    """The loop with its step recorded as a CUDA graph, as PyTorch's notes on CUDA describe it."""
-    step = make_step(work.examples.device, work.precision)
-    x = work.examples[: work.batch_size].to(torch.float32, copy=True)
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):  # what happens in the first steps only must not be recorded
-            step(x)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step(x)
     for batch in shuffled(work):
-        x.copy_(batch)
-        graph.replay()
+        step(batch.float())
+
+
+def captured(make_step: Callable[..., Step], work: Work) -> None:
+    """The loop with its step recorded as a CUDA graph, as PyTorch's notes on CUDA describe it."""
+    device = work.examples.device
+    with torch.cuda.device(device):  # streams are those of the current device
+        step = make_step(device, work.precision, capturable=True)
+        x = work.examples[: work.batch_size].to(torch.float32, copy=True)  # read by every replay
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This instance was constructed with captur")
+            for _ in range(3):  # what happens in the first steps only must not be recorded
+                step(x)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=aside):
+            step(x)
+        for batch in shuffled(work):
+            x.copy_(batch)  # and makes numbers of bytes
+            graph.replay()
+        wait(device)  # the graph's memory goes with it
 
 
 # --- one objective -------------------------------------------------------------------------------
@@ -135,9 +139,11 @@ def fitted(build: Callable[[], nn.Module], work: Work) -> None:
     )
 
 
-def descent(build: Callable[[], nn.Module], device: torch.device, precision: str) -> Step:
+def descent(
+    build: Callable[[], nn.Module], device: torch.device, precision: str, capturable: bool = False
+) -> Step:
     model = build().to(device).train()
-    optimizer = fused_adam(model, device)
+    optimizer = fused_adam(model, capturable)
 
     def step(x: Tensor) -> None:
         with of_device(device, precision):
@@ -186,12 +192,12 @@ def vae() -> VAE:
     )
 
 
-def vae_descent(device: torch.device, precision: str) -> Step:
+def vae_descent(device: torch.device, precision: str, capturable: bool = False) -> Step:
     """With the formulas of Kingma & Welling (2014) written out."""
     model = vae().to(device)
     encode, mu, log_sigma = model.encoder.body, model.encoder.mu, model.encoder.log_sigma
     decode = nn.Sequential(model.decoder.body, model.decoder.logits)
-    optimizer = fused_adam(model, device)
+    optimizer = fused_adam(model, capturable)
 
     def step(x: Tensor) -> None:
         h = encode(x)
@@ -273,11 +279,13 @@ def gan_fitted(build: Callable[[], GAN], work: Work) -> None:
     )
 
 
-def gan_descent(build: Callable[[], GAN], device: torch.device, precision: str) -> Step:
+def gan_descent(
+    build: Callable[[], GAN], device: torch.device, precision: str, capturable: bool = False
+) -> Step:
     """By the non-saturating loss of Goodfellow et al. (2014), formulas written out."""
     gan = build().to(device)
     G, D = gan.G, gan.D
-    step_G, step_D = (fused_adam(player, device, BETAS) for player in (G, D))
+    step_G, step_D = (fused_adam(player, capturable, BETAS) for player in (G, D))
 
     def step(real: Tensor) -> None:
         noise = torch.randn(2, len(real), gan.latent, device=device)
@@ -374,6 +382,8 @@ def main(
             examples = examples_of(line.examples, count).to(device)
             work = Work(examples, batch_size, precision, EPOCHS[device.type], compiled)
             programs = programs_of(line, device)
+            if compiled:  # torch gives up on code that it has compiled for too many models
+                torch.compiler.reset()
             spent = take_turns(
                 {each: partial(program, work) for each, program in programs.items()},
                 rounds,

@@ -116,7 +116,7 @@ class Batches:
             order = np.arange(len(self.images))
             if self.shuffle:  # sorted random keys: unlike shuffles, NumPy freezes these for ever
                 keys = np.random.SFC64((0, self.seed, epoch)).random_raw(len(order))
-                order = keys.argsort(kind="stable")
+                order = keys.argsort()
             self._epoch, self._order = epoch, torch.from_numpy(order)
         if self._order.device != self.images.device:
             self._order = self._order.to(self.images.device)

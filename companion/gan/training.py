@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.gan.losses import GameLoss, non_saturating
+from companion.nn import frozen
 from companion.training import History, Run, adam
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def fit_gan(
         learning_rate: of G and D, or two of them.
         betas:         of Adam; the customary first one, 0.5, forgets faster than the usual 0.9.
         discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
-        penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`.
+        penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`;
+                       computed in float32, and not compiled, since slopes of slopes need it.
         watch:         called with the players, which are on the device then, and the number of
                        steps done, after each of them.
         schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
@@ -127,14 +129,13 @@ def fit_gan(
             L_D = loss.L_D(D(real), D(fake))
             run.log(L_D=L_D)
             if penalty is not None:
-                L_D = L_D + penalty(D, real, fake)
+                L_D = L_D + penalty(gan.D, real, fake)
             run.descend(step_D, L_D)
             if (run.step + 1) % discriminator_steps == 0:
-                gan.D.requires_grad_(False)  # the step is G's: D passes gradients on, keeps none
-                L_G = loss.L_G(D(G(gan.noise(len(real)))))
-                run.log(L_G=L_G)
-                run.descend(step_G, L_G)
-                gan.D.requires_grad_(True)
+                with frozen(gan.D):  # the step is G's: D passes gradients on, keeps none
+                    L_G = loss.L_G(D(G(gan.noise(len(real)))))
+                    run.log(L_G=L_G)
+                    run.descend(step_G, L_G)
             if watch is not None:
                 watch(gan, run.step + 1)
     gan.eval()

@@ -107,8 +107,11 @@ class Run:
                 self.modules[name] = item.to(self.device)
                 devices.share_buffers(item)
                 self.settings[name] = checkpoint.signature(item)
+                # Compiled inside: accelerate's autocast is new in every run, which would compile
+                # again. CUDA graphs, since small steps are all launches there.
+                graphs = "reduce-overhead" if self.device.type == "cuda" else None
+                item = torch.compile(item, mode=graphs) if self.compiled else item
                 item = self.accelerator.prepare_model(devices.Call(item))
-                item = torch.compile(item) if self.compiled else item
             else:
                 self.optimizers[name] = item
                 for group in item.param_groups:
@@ -133,7 +136,10 @@ class Run:
 
     def _batches(self, data: Batches) -> Iterator[Tensor]:
         data = data.to(self.device)
-        self.settings["data"] = {"batches": len(data)} | checkpoint.fingerprint(data.batch(0))
+        # Not of a batch, whose noise another device would draw otherwise.
+        self.settings["data"] = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
+        first = data.images.index_select(0, data.indices(0))
+        self.settings["data"] |= checkpoint.fingerprint(first)
         self._resume()
         for module in self.modules.values():
             module.train()
@@ -159,6 +165,8 @@ class Run:
                 for group in (g for o in self.optimizers.values() for g in o.param_groups):
                     group["lr"] = factor * group["initial_lr"]
                 process.seed_all(generators, self.seed, self.step, self.rank)
+                if self.compiled:  # what the graphs of the step before returned may be overwritten
+                    torch.compiler.cudagraph_mark_step_begin()
                 yield data.batch(self.step, self.rank, self.world)
                 self.step += 1
                 self.finished |= self.step == self.steps
@@ -213,7 +221,8 @@ class Run:
         """
         for name, value in values.items():
             if isinstance(value, Tensor):
-                self._pending[name].append((self.step, value.detach()))
+                value = value.detach()
+                self._pending[name].append((self.step, value.clone() if self.compiled else value))
             else:
                 self._collect()
                 self._add(name, self.step, value)
@@ -230,14 +239,14 @@ class Run:
         """
         devices.share_buffers(model)
         generators, training = process.generators(self.device), model.training
-        chunks = x.split(batch_size)
         place = devices.home_of(model)  # after the loop it is at home again
+        chunks = x.to(place).split(batch_size)
         sums = torch.zeros(len(chunks), device=self.device)
         model.eval()
         for i in range(self.rank, len(chunks), self.world):
             process.seed_all(generators, self.seed, f"chunk {i}")
             with self.accelerator.autocast():
-                sums[i] = model(chunks[i].to(place, torch.float32)).sum()
+                sums[i] = model(chunks[i].to(torch.float32)).sum()
         model.train(training)
         return math.fsum(self.accelerator.reduce(sums, "sum").tolist()) / len(x)
 

@@ -954,3 +954,22 @@ def nll_by_pixel(rng):
             "first pixel lost": pixels[1:].sum(),
         },
     )
+
+
+# --- beyond black and white --------------------------------------------------------------------
+
+
+@equation(
+    "softmax-conditional",
+    r"p(x_i = v \mid x_{<i}) = \frac{e^{a_{iv}}}{\sum_u e^{a_{iu}}}",
+)
+def softmax_conditional(rng):
+    joint = random_table(rng, 2, 3, 4)  # of three pixels with different numbers of values
+    past = joint.sum(2)
+    exact = joint / past[..., None]  # p(x_3 | x_1, x_2)
+    a = exact.log() + torch.randn(2, 3, 1, generator=rng)  # a number added to all changes nothing
+    yield side(exact, wrong={"not conditioned": joint, "on the first pixel only": joint.sum(1)})
+    yield side(
+        a.exp() / a.exp().sum(-1, keepdim=True),
+        wrong={"a sigmoid for each value": a.sigmoid(), "not divided": a.exp()},
+    )
