@@ -1367,7 +1367,7 @@ def slope_penalty(rng):
 
 @equation(
     "r-one",
-    r"L_{R_1} = \tfrac12\, \mathbb{E}_{p_\text{data}} \bigl[ \lVert \nabla f(x) \rVert^2 \bigr]",
+    r"L_{R_1} = \tfrac12\, \mathbb{E}_{p_\text{data}} \bigl[ \lVert \nabla a(x) \rVert^2 \bigr]",
 )
 def r_one(rng):
     B, D = 7, 3
