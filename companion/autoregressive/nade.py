@@ -53,13 +53,13 @@ class NADE(Autoregressive):
 
     def logits(self, x: Tensor, which: int = 0) -> Tensor:
         order = self.orders[0]
+        x, W, V = x[..., order], self.W[order], self.V[order]
         u, logits = self.c, []
-        for block in order.split(BLOCK):
-            x_b, W = x[..., block], self.W[block]
-            earlier = x.new_ones(len(block), len(block)).tril(-1)
-            h = (u[..., None, :] + (x_b[..., None, :] * earlier) @ W).sigmoid()  # (*batch, b, H)
-            logits.append((h * self.V[block]).sum(-1))
-            u = u + x_b @ W
+        for x_b, W_b, V_b in zip(x.split(BLOCK, -1), W.split(BLOCK), V.split(BLOCK), strict=True):
+            earlier = x.new_ones(len(W_b), len(W_b)).tril(-1)
+            h = (u[..., None, :] + (x_b[..., None, :] * earlier) @ W_b).sigmoid()  # (*batch, b, H)
+            logits.append((h * V_b).sum(-1))
+            u = u + x_b @ W_b
         return torch.cat(logits, -1)[..., order.argsort()] + self.b
 
     @torch.no_grad()

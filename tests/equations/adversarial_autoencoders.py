@@ -1125,8 +1125,8 @@ def conditional_value(rng):
     r"""
     \begin{aligned}
     L_{E,P}
-      &= -\mathbb{E} \bigl[ \ln p_\theta(x \mid y, z) \bigr] - \lambda\, \mathbb{E} \bigl[
-          \ln D_y(y) + \ln D_z(z) \bigr] \\
+      &= -\mathbb{E} \bigl[ \ln p_\theta(x \mid \hat y, z) \bigr] - \lambda\, \mathbb{E} \bigl[
+          \ln D_y(\hat y) + \ln D_z(z) \bigr] \\
       & {} - \kappa\, \mathbb{E}_\text{labelled} \bigl[ \ln q_\phi(y \mid x) \bigr]
     \end{aligned}
     """,
