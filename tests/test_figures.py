@@ -4,6 +4,7 @@ import base64
 import json
 from importlib.resources import files
 from io import BytesIO
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,8 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from matplotlib.colors import same_color
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.path import Path
 from PIL import Image
 
 from companion import figures
@@ -101,11 +104,13 @@ def test_the_family_map_draws_every_answer_at_its_place():
     assert all(same_color(line.get_color(), "#595959") for line in axis.lines[5 * 4 :])
 
 
-def test_the_words_of_the_family_map_are_readable_and_apart():
-    figures.family_map()
-    figure = plt.gcf()
+@pytest.mark.parametrize("draw", [figures.family_map, figures.variational_autoencoder])
+def test_the_words_of_a_chart_are_readable_and_apart(draw):
+    draw()
+    figure, axis = plt.gcf(), plt.gca()
     figure.canvas.draw()
-    words = [text for text in plt.gca().texts if text.get_text()]
+    [legend] = figure.legends or [axis.get_legend()]
+    words = [text for text in axis.texts + legend.get_texts() if text.get_text()]
     assert min(text.get_fontsize() for text in words) >= 9
     boxes = [text.get_window_extent().padded(-1) for text in words]
     assert not [
@@ -114,7 +119,75 @@ def test_the_words_of_the_family_map_are_readable_and_apart():
         for j, b in enumerate(words[:i])
         if boxes[i].overlaps(boxes[j])
     ]
-    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    inside = figure.bbox
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes)
+
+
+@pytest.fixture
+def schematic():
+    """The arrows of the variational autoencoder, and its other shapes by their names."""
+    figures.variational_autoencoder()
+    plt.gcf().canvas.draw()
+    patches = plt.gca().patches
+    arrows = [patch for patch in patches if isinstance(patch, FancyArrowPatch)]
+    return arrows, {patch.get_gid(): patch for patch in patches if patch not in arrows}
+
+
+def outline(arrow):
+    """Its path on the screen, without the places that stand for "close this"."""
+    path = arrow.get_transform().transform_path(arrow.get_path())
+    drawn = path.codes != Path.CLOSEPOLY
+    return Path(path.vertices[drawn], path.codes[drawn])
+
+
+def test_gradients_flow_back_from_both_terms_and_never_into_the_noise(schematic):
+    solid, dashed = set(), set()
+    for arrow in schematic[0]:
+        back = same_color(arrow.get_edgecolor(), figures.VERMILION)
+        assert back == (arrow.get_linestyle() not in ("-", "solid"))  # told apart without colour
+        ends = arrow.patchA.get_gid(), arrow.patchB.get_gid()
+        (dashed if back else solid).add(ends)
+    given = {("x", "encoder"), ("epsilon", "z"), ("x", "reconstruction")}
+    row = ["encoder", "q", "z", "decoder", "p", "reconstruction"]
+    assert solid == given | {*pairwise(row)} | {("q", "price")}
+    assert dashed == {(end, start) for start, end in solid - given}
+    assert not {"x", "epsilon"} & {end for _, end in dashed}
+
+
+def test_the_words_of_the_variational_autoencoder_are_in_their_boxes(schematic):
+    arrows, boxes = schematic
+    homes = {name: box.get_window_extent() for name, box in boxes.items()}
+    for text in plt.gca().texts:
+        word = text.get_window_extent()
+        around = [h for h in homes.values() if h.count_contains(word.corners()) == 4]
+        assert around, f"{text.get_text()} leaves its box"
+        for arrow in arrows:
+            assert not outline(arrow).intersects_bbox(word.padded(2), filled=False)
+    paper = plt.gca().get_window_extent()
+    assert all(paper.count_contains(home.corners()) == 4 for home in homes.values())
+    for inner in ("mu", "sigma"):
+        assert homes["q"].count_contains(homes[inner].corners()) == 4
+    said = " ".join(text.get_text() for text in plt.gca().texts)
+    for word in ("picture", "encoder", "decoder", "probabilities", "price", "reconstruction"):
+        assert said.count(word) == 1
+    assert r"$\mu + \sigma \odot \epsilon$" in said
+    assert r"$\epsilon \sim \mathcal{N}(0, I)$" in said
+
+
+def test_the_arrows_of_the_variational_autoencoder_lead_from_border_to_border(schematic):
+    arrows, boxes = schematic
+    for arrow in arrows:
+        path = outline(arrow)
+        for box in boxes.values():
+            assert not any(box.contains_point(point) for point in path.vertices)
+        for end in (arrow.patchA, arrow.patchB):
+            assert end.get_window_extent().padded(6).overlaps(path.get_extents())
+        others = [outline(other) for other in arrows if other is not arrow]
+        assert not any(path.intersects_path(other, filled=False) for other in others)
+    row = [boxes[name].get_window_extent() for name in ("x", "encoder", "q", "z", "decoder", "p")]
+    gaps = [right.x0 - left.x1 for left, right in pairwise(row)]
+    assert gaps == pytest.approx([gaps[0]] * 5, abs=0.5)  # pixels
 
 
 # --- slider ------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The look of the book's figures, and the figures that several chapters draw."""
 
-from companion.figures.charts import family_map, roc
+from companion.figures.charts import family_map, roc, variational_autoencoder
 from companion.figures.images import fields_of_view, image_rows, matrix
 from companion.figures.sliders import explorer, slider
 from companion.figures.style import (
@@ -32,6 +32,7 @@ __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "fields_of_view",
     "roc",
     "family_map",
+    "variational_autoencoder",
     "slider",
     "explorer",
 ]

@@ -1,14 +1,16 @@
-"""Charts: receiver operating characteristics, and the map of the families."""
+"""Charts: receiver operating characteristics, the map of the families, a schematic of the VAE."""
 
+import math
 from collections.abc import Mapping
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import Tensor
 
 from companion.families import FAMILIES, QUESTIONS
-from companion.figures.style import BLACK, BLUE, ORANGE, VERMILION
+from companion.figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION
 
 
 def roc(curves: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -56,4 +58,71 @@ def family_map() -> None:
     axis.set_axis_off()
     handles = [Line2D([], [], linestyle="", label=name, **mark) for name, mark in marks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(marks))
+    plt.show()
+
+
+def variational_autoencoder() -> None:
+    """Draw what a variational autoencoder computes, and the way back of its ELBO's gradient.
+
+    No gradient flows into the noise, Eq. (reparameterisation); the terms are those of
+    Eq. (elbo-terms).
+    """
+    kl, log_p = r"$D_{\mathrm{KL}}(q_\phi(z \mid x) \,\Vert\, p(z))$", r"$\ln\, p_\theta(x \mid z)$"
+    nodes = {  # name: shape, colour, centre (x, y), width and height in inches, lines of text
+        "x": ("square", BLACK, 0.39, 2.15, 0.72, 0.8, "picture", "$x$"),
+        "encoder": ("square", BLUE, 1.49, 2.15, 0.84, 0.8, "encoder", r"$\phi$"),
+        "q": ("round", BLACK, 2.5, 2.15, 0.54, 1.08),
+        "name of q": ("square", "none", 2.5, 2.85, 0.7, 0.26, r"$q_\phi(z \mid x)$"),
+        "mu": ("circle", BLACK, 2.5, 2.4, 0.38, 0.38, r"$\mu$"),
+        "sigma": ("circle", BLACK, 2.5, 1.9, 0.38, 0.38, r"$\sigma$"),
+        "z": ("circle", BLACK, 3.61, 2.15, 1.04, 1.04, "$z =$", r"$\mu + \sigma \odot \epsilon$"),
+        "epsilon": ("ellipse", ORANGE, 3.61, 3.4, 0.9, 0.3, r"$\epsilon \sim \mathcal{N}(0, I)$"),
+        "decoder": ("square", BLUE, 4.87, 2.15, 0.84, 0.8, "decoder", r"$\theta$"),
+        "p": ("round", BLACK, 6.3, 2.15, 1.38, 0.8, "probabilities", r"$p_\theta(x \mid z)$"),
+        "price": ("round", GREEN, 2.5, 0.82, 1.8, 0.64, "price", kl),
+        "reconstruction": ("round", GREEN, 6.3, 0.82, 1.38, 0.64, "reconstruction", log_p),
+    }
+    given = [("x", "encoder"), ("epsilon", "z")]  # no gradient flows back into these
+    both_ways = [*pairwise(["encoder", "q", "z", "decoder", "p", "reconstruction"]), ("q", "price")]
+    solid = {"color": BLACK, "linewidth": 1.3}
+    dashed = {"color": VERMILION, "linewidth": 1.6, "linestyle": (0, (2.5, 1.2))}
+    _, axis = plt.subplots(figsize=(7, 3.6))
+    patches = {}
+    for name, (shape, color, x, y, width, height, *lines) in nodes.items():
+        patches[name] = FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            f"{shape},pad=0" + ",rounding_size=0.1" * (shape == "round"),
+            edgecolor=color,
+            facecolor="none" if color in (BLACK, "none") else (color, 0.1),
+            gid=name,
+        )
+        axis.add_patch(patches[name])
+        for row, line in enumerate(lines):
+            below = 0.05 + 0.25 * (row - (len(lines) - 1) / 2)
+            axis.text(x, y - below, line, ha="center", fontsize=12)
+
+    def arrow(start, end, aside=0.0, **look):  # aside: to the left of its way, so that two can pass
+        (x0, y0), (x1, y1) = nodes[start][2:4], nodes[end][2:4]
+        left = aside / math.hypot(x1 - x0, y1 - y0)
+        dx, dy = left * (y0 - y1), left * (x1 - x0)
+        look |= {"patchA": patches[start], "patchB": patches[end], "shrinkA": 2, "shrinkB": 1}
+        ends = (x0 + dx, y0 + dy), (x1 + dx, y1 + dy)
+        axis.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=12, **look))
+
+    for start, end in given:
+        arrow(start, end, **solid)
+    for start, end in both_ways:
+        arrow(start, end, 0.13, **solid)
+        arrow(end, start, 0.13, **dashed)
+    arrow("x", "reconstruction", connectionstyle="bar,angle=0,fraction=0.1", **solid)
+    handles = [
+        Line2D([], [], label="computed", **solid),
+        Line2D([], [], label="gradient", **dashed),
+        Patch(label="term of the ELBO", edgecolor=GREEN, facecolor=(GREEN, 0.1)),
+    ]
+    axis.legend(handles=handles, loc="upper left", fontsize=12, borderpad=0, borderaxespad=0.2)
+    axis.set(xlim=(0, 7.02), ylim=(0.1, 3.7), aspect="equal")
+    axis.set_axis_off()
     plt.show()
