@@ -668,6 +668,23 @@ def test_the_table_of_costs():
     ]
 
 
+def test_the_overview_marks_the_best_of_each_column():
+    rows = {
+        "a": {"nll": 90.04, "elbo": -95.0, "precision": 0.9, "draw_seconds": 0.0011},
+        "b": {"nll": 88.0, "precision": 0.8, "draw_seconds": 0.0014, "parameters": 1234},
+        "c": {"precision": 0.7, "draw_seconds": 0.02},
+    }
+    header, _, *lines = comparison.overview(rows, best=1).splitlines()
+    names = [name.strip() for name in header.split("|")[1:-1]]
+    cells = [dict(zip(names, line.split("|")[1:-1], strict=True)) for line in lines]
+    columns = {name: [line[name].strip() for line in cells] for name in names}
+    assert columns["NLL"] == ["≤ 90.0", "**88.0**", "–"]
+    assert columns["precision"] == ["**0.90**", "0.80", "0.70"], "the highest"
+    assert columns["drawing, ms"] == ["**1**", "**1**", "20"], "alike in print"
+    assert columns["parameters"] == ["–", "**1,234**", "–"]
+    assert columns["scoring, ms"] == ["–"] * 3
+
+
 def test_the_tables_are_of_the_committed_rows():
     rows = comparison.current_rows()
     for table in (comparison.likelihood_table, comparison.quality_table, comparison.cost_table):

@@ -308,6 +308,39 @@ def cost_table(rows: dict[str, dict]) -> str:
     return markdown(header, lines)
 
 
+# The columns of `overview`: header, key, a factor, decimals, and whether the highest is the best.
+OVERVIEW = (
+    ("NLL", "nll", 1, 1, False),
+    ("Fréchet", "frechet", 1, 0, False),
+    ("precision", "precision", 1, 2, True),
+    ("recall", "recall", 1, 2, True),
+    ("wrong kind, %", "wrong_kind", 1, 0, False),
+    ("parameters", "parameters", 1, 0, False),
+    ("training, s", "train_seconds", 1, 0, False),
+    ("drawing, ms", "draw_seconds", 1000, 0, False),
+    ("scoring, ms", "score_seconds", 1000, 0, False),
+)
+
+
+def overview(rows: dict[str, dict], best: int = 3) -> str:
+    """All columns of the three tables at once, in Markdown.
+
+    The best so many of each column are bold, and whatever is printed like the last of them.
+    """
+    columns = []
+    for header, key, factor, digits, highest in OVERVIEW:
+        values = {n: round(factor * row[key], digits) for n, row in rows.items() if key in row}
+        leaders = {*sorted(values.values(), reverse=highest)[:best]}
+        column = [header]
+        for name, row in rows.items():
+            bound = "≤ " if key == "nll" and "elbo" in row else ""
+            text = f"{bound}{values[name]:,.{digits}f}" if name in values else "–"
+            column.append(f"**{text}**" if values.get(name) in leaders else text)
+        columns.append(column)
+    header, *lines = zip(["model", *rows], *columns, strict=True)
+    return markdown([*header], [[*line] for line in lines])
+
+
 def _beside(rows: dict[str, dict]) -> list[tuple[str, Preset, dict | None]]:
     return [(name, made, rows.get(name)) for name, made in CONTENDERS.items()]
 
