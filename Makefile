@@ -45,15 +45,15 @@ serve: book ## show the website at http://localhost:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 test: $(READY) ## run everything that CI checks
-	@echo '== 1/4 code: ruff =='
+	@echo '== 1/3 code: ruff =='
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@echo '== 2/4 package, equations, prose: pytest =='
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/test_site.py
-	@echo '== 3/4 notebooks: every cell is run and compared with what is committed =='
+	@echo '== 2/3 package, equations, prose; and every cell, run and compared with what is committed =='
+	@# Notebooks first, in this order: they are long, and the short tests then fill both workers.
 	@OMP_NUM_THREADS=1 COMPANION_SCALE=cpu $(BIN)/python -m pytest -n 2 --dist loadfile \
-	   --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
-	@echo '== 4/4 website: built with warnings as errors, then read in a browser =='
+	   --no-loadscope-reorder --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
+	   book/*.ipynb tests --ignore tests/test_site.py
+	@echo '== 3/3 website: built with warnings as errors, then read in a browser =='
 	@sh tools/build.sh $(BIN)
 	@$(BIN)/python -m pytest -n 2 tests/test_site.py
 	@test -n "$$CI" || echo 'All that CI checks has passed. Next: git push, or make serve'
