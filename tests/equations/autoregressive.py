@@ -968,7 +968,9 @@ def softmax_conditional(rng):
     past = joint.sum(2)
     exact = joint / past[..., None]  # p(x_3 | x_1, x_2)
     a = exact.log() + torch.randn(2, 3, 1, generator=rng)  # a number added to all changes nothing
-    yield side(exact, wrong={"not conditioned": joint, "on the first pixel only": joint.sum(1)})
+    first = joint.sum(1) / joint.sum((1, 2))[:, None]  # p(x_3 | x_1)
+    blind = first[:, None].expand_as(exact)
+    yield side(exact, wrong={"not conditioned": joint, "on the first pixel only": blind})
     yield side(
         a.exp() / a.exp().sum(-1, keepdim=True),
         wrong={"a sigmoid for each value": a.sigmoid(), "not divided": a.exp()},
