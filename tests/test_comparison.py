@@ -678,11 +678,11 @@ def test_the_overview_marks_the_best_of_each_column():
     names = [name.strip() for name in header.split("|")[1:-1]]
     cells = [dict(zip(names, line.split("|")[1:-1], strict=True)) for line in lines]
     columns = {name: [line[name].strip() for line in cells] for name in names}
-    assert columns["NLL"] == ["≤ 90.0", "**88.0**", "–"]
-    assert columns["precision"] == ["**0.90**", "0.80", "0.70"], "the highest"
-    assert columns["drawing, ms"] == ["**1**", "**1**", "20"], "alike in print"
-    assert columns["parameters"] == ["–", "**1,234**", "–"]
-    assert columns["scoring, ms"] == ["–"] * 3
+    assert columns["NLL"] == ["≤\u00a090.0", "**88.0**", "–"]
+    assert columns["prec., %"] == ["**90**", "80", "70"], "the highest"
+    assert columns["draw, ms"] == ["**1**", "**1**", "20"], "alike in print"
+    assert columns["size, k"] == ["–", "**1**", "–"]
+    assert columns["score, ms"] == ["–"] * 3
 
 
 def test_the_tables_are_of_the_committed_rows():

@@ -311,19 +311,18 @@ def cost_table(rows: dict[str, dict]) -> str:
 # The columns of `overview`: header, key, a factor, decimals, and whether the highest is the best.
 OVERVIEW = (
     ("NLL", "nll", 1, 1, False),
-    ("Fréchet", "frechet", 1, 0, False),
-    ("precision", "precision", 1, 2, True),
-    ("recall", "recall", 1, 2, True),
-    ("wrong kind, %", "wrong_kind", 1, 0, False),
-    ("parameters", "parameters", 1, 0, False),
-    ("training, s", "train_seconds", 1, 0, False),
-    ("drawing, ms", "draw_seconds", 1000, 0, False),
-    ("scoring, ms", "score_seconds", 1000, 0, False),
+    ("distance", "frechet", 1, 0, False),
+    ("prec., %", "precision", 100, 0, True),
+    ("recall, %", "recall", 100, 0, True),
+    ("size, k", "parameters", 1e-3, 0, False),
+    ("train, s", "train_seconds", 1, 0, False),
+    ("draw, ms", "draw_seconds", 1000, 0, False),
+    ("score, ms", "score_seconds", 1000, 0, False),
 )
 
 
 def overview(rows: dict[str, dict], best: int = 3) -> str:
-    """All columns of the three tables at once, in Markdown.
+    """The main columns of the three tables at once, in Markdown.
 
     The best so many of each column are bold, and whatever is printed like the last of them.
     """
@@ -333,7 +332,7 @@ def overview(rows: dict[str, dict], best: int = 3) -> str:
         leaders = {*sorted(values.values(), reverse=highest)[:best]}
         column = [header]
         for name, row in rows.items():
-            bound = "≤ " if key == "nll" and "elbo" in row else ""
+            bound = "≤\u00a0" if key == "nll" and "elbo" in row else ""
             text = f"{bound}{values[name]:,.{digits}f}" if name in values else "–"
             column.append(f"**{text}**" if values.get(name) in leaders else text)
         columns.append(column)
