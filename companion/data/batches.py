@@ -90,6 +90,10 @@ class Batches:
         start = place * self.batch_size + rank * share
         return self._permutation(epoch)[start : start + share]
 
+    def examples(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Return what `batch` is made of: the images as they are, and no noise."""
+        return self.images.index_select(0, self.indices(step, rank, world))
+
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return one process's share of the batch of a step.
 
@@ -100,7 +104,7 @@ class Batches:
         Returns: float32, shape (batch_size // world, *event), on the device of the images.
         Raises:  ValueError if `world` does not divide `batch_size`, or a number is out of range.
         """
-        images = self.images.index_select(0, self.indices(step, rank, world))
+        images = self.examples(step, rank, world)
         if not self.dynamic:
             return images.to(torch.float32)
         noise = self._noise(step).chunk(world)[rank]  # of the whole batch, whatever the world

@@ -61,7 +61,7 @@ class Stacks:
     def __init__(self, images: Tensor, batch_size: int, seed: int = 0):
         seeds = range(PLANES * seed, PLANES * seed + PLANES)
         self.planes = [data.Batches(images, batch_size, seed=each) for each in seeds]
-        self.batch_size = batch_size
+        self.batch_size, self.seed, self.dynamic = batch_size, seed, False
 
     def __len__(self) -> int:
         return len(self.planes[0])
@@ -72,9 +72,13 @@ class Stacks:
         there.planes = [plane.to(device) for plane in self.planes]
         return there
 
+    def examples(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """What `batch` is made of, uint8."""
+        return torch.stack([plane.examples(step, rank, world) for plane in self.planes], 1)
+
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """One process's share of the batch of a step, from 0 to 1, ``(B, 3, side, side)``."""
-        return torch.stack([plane.batch(step, rank, world) for plane in self.planes], 1) / 255
+        return self.examples(step, rank, world) / 255
 
 
 def networks(together: int = 1) -> GAN:

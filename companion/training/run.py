@@ -138,8 +138,7 @@ class Run:
         data = data.to(self.device)
         # Not of a batch, whose noise another device would draw otherwise.
         self.settings["data"] = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
-        first = data.images.index_select(0, data.indices(0))
-        self.settings["data"] |= checkpoint.fingerprint(first)
+        self.settings["data"] |= checkpoint.fingerprint(data.examples(0))
         self._resume()
         for module in self.modules.values():
             module.train()
