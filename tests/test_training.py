@@ -895,6 +895,16 @@ def test_a_compiled_run_calls_compiled_modules(monkeypatch):
     assert_same((weights, []), (noisy_run(epochs=1)[0], []))
 
 
+def test_a_compiled_run_logs_values_that_the_next_step_may_overwrite(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, mode: module)
+    run, model = Run(2, device="cpu", compiled=True), make(features=8)
+    run.prepare(model=model)
+    output = torch.zeros(())  # as a CUDA graph, whose every replay fills the same memory
+    for _ in run.batches(Batches(examples(), BATCH)):
+        run.log(value=output.add_(1))
+    assert run.history["value"] == [1.5]
+
+
 # --- the autoregressive models, which bring sums in blocks and other memory layouts -------------
 
 AUTOREGRESSIVE = {

@@ -19,7 +19,6 @@ import logging
 import statistics
 import tempfile
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -39,7 +38,6 @@ from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, Standa
 
 D = 784
 LR, BETAS = 1e-3, (0.5, 0.999)
-EPOCHS = defaultdict(lambda: 1, cuda=20)  # so many that making the networks does not count
 
 
 class Work(NamedTuple):
@@ -380,7 +378,8 @@ def main(
                 print(f"{name:<16}{batch_size:>6}  more than the {min(line.count, most)} examples")
                 continue
             examples = examples_of(line.examples, count).to(device)
-            work = Work(examples, batch_size, precision, EPOCHS[device.type], compiled)
+            epochs = 20 if device.type == "cuda" else 1  # where making the networks would count
+            work = Work(examples, batch_size, precision, epochs, compiled)
             programs = programs_of(line, device)
             if compiled:  # torch gives up on code that it has compiled for too many models
                 torch.compiler.reset()
