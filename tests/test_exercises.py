@@ -18,6 +18,15 @@ def pixels(D):
 # --- answers as the chapter has them, or nearly so ---------------------------------------------
 
 
+def log_likelihood_in_a_loop(x, logits):
+    """In float32, row by row, and it writes over what it was given."""
+    logits *= 2 * x - 1
+    answer = torch.zeros(len(x))
+    for i, row in enumerate(logits):
+        answer[i] = F.logsigmoid(row).sum()
+    return answer
+
+
 def nade_logits(x, W, c, V, b, *, own=False, start=1, offset=1, hidden=torch.sigmoid):
     a, logits = start * c.expand(len(x), -1), []
     for i in range(x.shape[1]):
@@ -102,6 +111,12 @@ WRONG = [
     (ar.check_log_likelihood, lambda x, a: (x * a - F.softplus(a)).mean(-1), "do not average"),
     (
         ar.check_log_likelihood,
+        lambda x, a: (x * a - F.softplus(a)).sum(-1) / math.log(2),
+        "the unit is the bit",
+    ),
+    (ar.check_log_likelihood, lambda x, a: a.sum(-1), "not the log-likelihoods"),
+    (
+        ar.check_log_likelihood,
         lambda x, a: -F.binary_cross_entropy_with_logits(a.sigmoid(), x, reduction="none").sum(-1),
         "twice",
     ),
@@ -117,7 +132,7 @@ WRONG = [
     ),
     (ar.check_order_mask, lambda o: o[:, None] > o[None, :], "place in the order"),
     (ar.check_order_mask, lambda o: o.argsort()[:, None] >= o.argsort(), "itself"),
-    (ar.check_order_mask, lambda o: o.argsort()[:, None] < o.argsort(), "transpose"),
+    (ar.check_order_mask, lambda o: o.argsort()[:, None] < o.argsort(), "looked at"),
     (
         ar.check_made_masks,
         lambda m, D: (m[:, None] >= pixels(D), pixels(D)[:, None] >= m),
@@ -133,10 +148,19 @@ WRONG = [
     (ar.check_ensemble, lambda log_p: log_p.mean(0), "averaging logarithms"),
     (ar.check_ensemble, lambda log_p: log_p.logsumexp(0), "sum to 3.000"),
     (ar.check_ensemble, lambda log_p: log_p[0], "equally"),
-    (ar.check_ensemble, lambda log_p: log_p.exp().mean(0).log(), "logsumexp"),
+    (ar.check_ensemble, lambda log_p: log_p.logsumexp(0) - math.log(3), "their number"),
+    (ar.check_ensemble, lambda log_p: log_p.exp().mean(0).log(), "you make -inf"),
+    (ar.check_ensemble, lambda log_p: (log_p.exp().mean(0) + 1e-30).log(), "you make -69"),
+    (ar.check_ensemble, lambda log_p: log_p.exp().mean(0).clamp(min=1e-40).log(), "you make -9"),
+    (
+        ar.check_ensemble,
+        lambda log_p: log_p.max() + (log_p - log_p.max()).exp().mean(0).log(),
+        "each example's sum",
+    ),
     (ar.check_sampler, lambda model, n: torch.zeros(n, 4), "shape"),
     (ar.check_sampler, lambda model, n: torch.rand(n, 5), "zeros and ones"),
     (ar.check_sampler, lambda model, n: torch.rand(n, 5).round(), "do not follow"),
+    (ar.check_sampler, lambda model, n: model.sample().expand(n, 5), "all samples are the same"),
     (ar.check_nade_logits, lambda *a: nade_logits(*a)[0], "a logit per entry"),
     (ar.check_nade_logits, lambda *a: nade_logits(*a, own=True), "own prediction"),
     (ar.check_nade_logits, lambda *a: nade_logits(*a, start=0), "what of c"),
@@ -197,6 +221,7 @@ def test_right_answers_pass():
     assert ar.check_ensemble.verdict(
         lambda log_p: log_p.logsumexp(0) - math.log(len(log_p))
     ).startswith("✓")
+    assert ar.check_log_likelihood.verdict(log_likelihood_in_a_loop).startswith("✓")
     assert ar.check_sampler.verdict(lambda model, n: model.sample((n,))).startswith("✓")
     assert ar.check_nade_logits.verdict(nade_logits).startswith("✓")
     assert ar.check_kernel_mask.verdict(kernel_mask).startswith("✓")

@@ -698,6 +698,12 @@ WRONG = [
     (aaes.check_mmd2, biased, "itself, too: is it ever"),
     (aaes.check_mmd2, functools.partial(mmd2, diagonal=True), "how many terms has the sum"),
     (aaes.check_mmd2, functools.partial(mmd2, divisor=lambda n: n**2), "and out of the count"),
+    (aaes.check_mmd2, lambda *args: mmd2(*args).clamp(min=0), "on which side of zero"),
+    (
+        aaes.check_mmd2,
+        functools.partial(mmd2, divisor=lambda n: 2 * n * (n - 1)),
+        "each pair was counted once",
+    ),
     (aaes.check_mmd2, functools.partial(mmd2, across=1), "how many mixed terms"),
     (aaes.check_mmd2, functools.partial(mmd2, across=-2), "everything was added"),
     (aaes.check_mmd2, lambda *args: -mmd2(*args), "the sign is turned round"),

@@ -237,6 +237,11 @@ def coverage(real, fake, k):
     return (torch.cdist(real, fake) <= radii[:, None]).any(1).double().mean()
 
 
+def balls_with_a_real_one(real, fake, k):
+    radii = torch.cdist(fake, fake).sort(1).values[:, k]
+    return (torch.cdist(real, fake) <= radii).any(0).double().mean()
+
+
 class Conditional(nn.Module):
     """What the chapter's solution does, with places for slips."""
 
@@ -332,7 +337,6 @@ RIGHT = [
     (gans.check_penalty, r1),
     (gans.check_pack, pack),
     (gans.check_pack, lambda x, m: torch.cat(x.chunk(m), 1)),
-    (gans.check_pack, lambda x, m: pack(x[: len(x) // m * m], m)),
     (gans.check_pack, lambda x, m: x[torch.randperm(len(x))].view(len(x) // m, m * x.shape[1])),
     (gans.check_recall, recall),
     (gans.check_recall, recall_in_a_loop),
@@ -428,6 +432,11 @@ WRONG = [
     (gans.check_probability, lambda p, q: (p / q).log().softmax(0), "a softmax over"),
     (gans.check_probability, lambda p, q: p / q / (p / q).sum(), "a softmax over"),
     (gans.check_probability, lambda p, q: p.softmax(-1), "a softmax over"),
+    (
+        gans.check_probability,
+        lambda p, q: 1 / (1 + q / q.sum() / (p / p.sum())),
+        "made to sum to 1",
+    ),
     (gans.check_probability, lambda p, q: p / (p + q).sum(), "a sum over all outcomes"),
     (gans.check_probability, lambda p, q: p / ((p + q) / 2), "twice as much"),
     (gans.check_probability, lambda p, q: p, "not those of the best"),
@@ -604,6 +613,7 @@ WRONG = [
     (gans.check_pack, lambda x, m: x[: len(x) // m].repeat(1, m), "some examples are lost"),
     (gans.check_pack, lambda x, m: x[::m].repeat(1, m), "some examples are lost"),
     (gans.check_pack, lambda x, m: x.reshape(len(x) // m, -1), r"in the shape \(2, 5\)"),
+    (gans.check_pack, lambda x, m: pack(x[: len(x) // m * m], m), "where the fifth example"),
     (gans.check_recall, lambda real, fake, k: fake, "one number"),
     (
         gans.check_recall,
@@ -617,6 +627,8 @@ WRONG = [
     (gans.check_recall, coverage, "a ball of its own"),
     (gans.check_recall, lambda *sets: 1 - recall(*sets), "share that is missed"),
     (gans.check_recall, lambda *sets: 60 * recall(*sets), "a number of examples"),
+    (gans.check_recall, balls_with_a_real_one, "of which set"),
+    (gans.check_recall, lambda *sets: recall(*sets, apart=lambda d: d + 1e-6), "exactly on"),
     (gans.check_recall, lambda *sets: recall(*sets[:2], 4), "for k = 1 the recall is not 0"),
     (gans.check_recall, lambda *sets: recall(*sets[:2], 1), "for k = 2 the recall is not 0"),
     (gans.check_cheats, ["recall"], "a dictionary is wanted"),
@@ -716,6 +728,14 @@ WRONG = [
         "the errors were added",
     ),
     (gans.check_better, with_error(lambda a, b: a.std() / 3**0.5), "only the new scores"),
+    *(
+        (
+            gans.check_better,
+            with_error(lambda a, b, n=n: torch.cat([a, b]).std() / n**0.5),
+            "thrown together",
+        )
+        for n in (3, 6)
+    ),
     (gans.check_better, with_error(lambda a, b: (a - b).std()), "standard error is not"),
 ]
 

@@ -29,6 +29,11 @@ def kl_terms(log_p, log_q):
     return log_u.exp() - 1 - log_u
 
 
+def kl_terms_in_place(log_p, log_q):
+    log_q -= log_p
+    return log_q.exp() - 1 - log_q
+
+
 def m_step(x, r):
     counts = r.sum(0)
     return counts / len(x), r.T @ x / counts[:, None]
@@ -92,6 +97,7 @@ def complete_by_enumeration(mixture, x, known, n):
 RIGHT = [
     (gm.check_mixture_parameters, lambda K, D: K * (D + 1) - 1),
     (gm.check_die, lambda counts, s: (counts + s) / (counts.sum() + len(counts) * s)),
+    (gm.check_die, lambda counts, s: [(c + s) / sum(counts + s) for c in counts]),
     (gm.check_kl, kl),
     (gm.check_kl, lambda p, q: (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum()),
     (gm.check_kl, kl_in_a_loop),
@@ -99,7 +105,9 @@ RIGHT = [
     (gm.check_size, lambda nll, images: math.ceil(nll * images / math.log(2) / 8)),
     (gm.check_estimator, kl_terms),
     (gm.check_estimator, lambda log_p, log_q: (log_q - log_p).expm1() - (log_q - log_p)),
+    (gm.check_estimator, kl_terms_in_place),
     (gm.check_posterior, lambda a, prior: (a + prior.log()).softmax(-1)),
+    (gm.check_posterior, lambda a, prior: a.add_(prior.log()).softmax(-1)),
     (gm.check_m_step, m_step),
     (gm.check_auc, pairs()),
     (gm.check_auc, lambda normal, anomalous: evaluation.auc(normal, anomalous).mean),
@@ -125,7 +133,7 @@ WRONG = [
     (gm.check_mixture_parameters, lambda K, D: K * D + K, "all of them free"),
     (gm.check_mixture_parameters, lambda D, K: K * D + K - 1, "K comes first"),
     (gm.check_mixture_parameters, lambda K, D: K * (2**D - 1) + K - 1, "independent"),
-    (gm.check_mixture_parameters, lambda K, D: K + D - 1, "count\\(2, 1\\) is 2, not 3"),
+    (gm.check_mixture_parameters, lambda K, D: K + D - 1, "count\\(2, 1\\) is not 2"),
     (gm.check_die, lambda c, s: (c + s).sum() / len(c), "a probability per face"),
     (gm.check_die, lambda c, s: (c + s).double().softmax(0), "softmax"),
     (gm.check_die, lambda c, s: (c + s) / len(c), "how many throws"),
@@ -139,6 +147,7 @@ WRONG = [
     (gm.check_die, lambda c, s: (c + s / len(c)) / (c.sum() + s), "every face"),
     (gm.check_die, lambda c, s: (c + s * c) / (c + s * c).sum(), "changes nothing"),
     (gm.check_die, lambda c, s: (c + s**2) / (c + s**2).sum(), "not right"),
+    (gm.check_die, lambda c, s: (c + s) / (c.sum() + 6 * s), "right for six faces"),
     (gm.check_kl, lambda p, q: p * (p / q).log(), "one number"),
     (gm.check_kl, lambda p, q: kl(q, p), "under which"),
     (gm.check_kl, lambda p, q: -kl(p, q), "never negative"),

@@ -246,6 +246,8 @@ WRONG = [
     (ve.check_elbo, lambda a, b, q: iwae(a + b - q), "a tighter one"),
     (ve.check_elbo, lambda a, b, q: (a + b - q).exp().mean(0), "average of the weights"),
     (ve.check_elbo, lambda a, b, q: (a + b - q)[0], "not estimates"),
+    (ve.check_elbo, lambda a, b, q: (a + b - q).sum(0) / 5, "right for five draws"),
+    (ve.check_iwae, lambda log_w: log_w.logsumexp(0) - math.log(5), "right for five draws"),
     (ve.check_elbo, lambda a, b, q: ((a + b - q) * q.softmax(0)).sum(0), "not estimates"),
     (ve.check_iwae, lambda w: w.logsumexp(1), "over which axis"),
     (ve.check_iwae, lambda w: w.softmax(0), "one number per example"),

@@ -10,6 +10,8 @@ In a chapter the reader passes an answer to the function and reads one line::
 import functools
 import inspect
 
+import torch
+
 
 class NotAttempted(Exception):
     """The answer is still the empty one that the exercise started from."""
@@ -59,11 +61,11 @@ def _empty(answer):
 
 
 def _watched(function):
-    """``function``, which has not been attempted if it returns None or ``...``."""
+    """``function`` with copies to work on; one that returns None or ``...`` is no attempt."""
 
     @functools.wraps(function)
-    def watched(*args, **kwargs):
-        result = function(*args, **kwargs)
+    def watched(*args):
+        result = function(*(arg.clone() if torch.is_tensor(arg) else arg for arg in args))
         if _empty(result):
             raise NotAttempted
         return result

@@ -28,9 +28,7 @@ def check_parts(parts):
     q = [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.1, 0.1, 0.3, 0.5]]
     q = torch.tensor(q, dtype=torch.float64)
     prior = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
-    answer = two_numbers(
-        parts(p_data.clone(), q.clone(), prior.clone()), "the information and a KL"
-    )
+    answer = two_numbers(parts(p_data, q, prior), "the information and a KL")
     information, misfit = (torch.as_tensor(part) for part in answer)
     for name, part in (("the information", information), ("the divergence", misfit)):
         assert part.shape == (), f"{name} is one number: shape (), not {shape_of(part)}"
@@ -76,7 +74,7 @@ def check_parts(parts):
     q = torch.tensor([[0.5, 0.5, 0], [0, 1, 0]], dtype=torch.float64)  # nobody uses the third code
     prior = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
     expected = aae.surgery(p_data, q, prior)[1:]
-    answer = parts(p_data.clone(), q.clone(), prior.clone())
+    answer = parts(p_data, q, prior)
     for name, part, right in zip(("information", "divergence"), answer, expected, strict=True):
         part = torch.as_tensor(part)
         assert part.isfinite(), (
@@ -132,7 +130,7 @@ def check_objective(objective):
     p = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64)
     likelihood = [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.1, 0.6]]
     likelihood = torch.tensor(likelihood, dtype=torch.float64)
-    answer = torch.as_tensor(objective(p_data.clone(), q.clone(), p.clone(), likelihood.clone()))
+    answer = torch.as_tensor(objective(p_data, q, p, likelihood))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     average, information, misfit = aae.surgery(p_data, q, p)
     log_p = likelihood.log()
@@ -193,7 +191,7 @@ def check_objective(objective):
 def check_estimate(estimate):
     """``estimate(logits)``: of codes, ``(N,) -> ()``, KL(q(z)||p(z)), nats."""
     a = torch.tensor([-1.7, 0.4, -0.9, -2.2, 0.7], dtype=torch.float64)
-    answer = torch.as_tensor(estimate(a.clone()))
+    answer = torch.as_tensor(estimate(a))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     expected = -a.mean()
     mistakes = [
@@ -229,7 +227,7 @@ def check_losses(losses):
     prior = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     codes = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
     log_p_x, weight = torch.tensor([-3.0, -1.2, -0.7], dtype=torch.float64), 5.0
-    answer = losses(prior.clone(), codes.clone(), log_p_x.clone(), weight)
+    answer = losses(prior, codes, log_p_x, weight)
     L_D, L_EP = (torch.as_tensor(loss) for loss in two_numbers(answer, "L_D and L_EP"))
     for name, loss in (("L_D", L_D), ("L_EP", L_EP)):
         assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
@@ -296,7 +294,7 @@ def check_losses(losses):
         assert not near(L_EP, mistake), hint
     assert near(L_EP, right_EP), f"L_EP is not {L_EP.item():.4g}"
     far = torch.tensor([200.0, -200.0])
-    answer = losses(far, far.clone(), torch.tensor([-1.0, -3.0]), 0.5)
+    answer = losses(far, far, torch.tensor([-1.0, -3.0]), 0.5)
     for name, loss, right in zip(("L_D", "L_EP"), answer, (200, 52), strict=True):
         assert near(loss, torch.tensor(right)), (
             f"at logits of ±200 {name} should be {right}, not {float(loss):.4g}: the sigmoid "
@@ -369,7 +367,7 @@ def check_step(encoder_step):
     critic_before = {name: value.clone() for name, value in critic.state_dict().items()}
 
     optimizer = torch.optim.SGD(weights, rate)
-    loss = encoder_step(encoder, decoder, critic, x.clone(), optimizer, weight)
+    loss = encoder_step(encoder, decoder, critic, x, optimizer, weight)
 
     for name, value in critic.state_dict().items():
         assert torch.equal(value, critic_before[name]), (
@@ -406,7 +404,7 @@ def check_mmd2(mmd2):
     a = torch.randn(5, 2, generator=generator, dtype=torch.float64)
     b = torch.randn(4, 2, generator=generator, dtype=torch.float64) + 1
     h = 1.3
-    answer = torch.as_tensor(mmd2(a.clone(), b.clone(), h))
+    answer = torch.as_tensor(mmd2(a, b, h))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
 
     def terms(kernel, diagonal=False, divisor=lambda n: n * (n - 1)):
@@ -461,11 +459,20 @@ def check_mmd2(mmd2):
             value(lambda d: (d.square() / (2 * h**2)).exp()),
             "this kernel grows with the distance: what is the sign in its exponent?",
         ),
+        (
+            value(divisor=lambda n: 2 * n * (n - 1)),
+            "each pair was counted once: how often does it stand in the sum?",
+        ),
     ]
     for mistake, hint in mistakes:
         assert not near(answer, mistake), hint
     assert near(answer, expected), f"the estimate is not {answer.item():.4g}"
-    answer = torch.as_tensor(mmd2(b.clone(), a.clone(), 0.5))
+    alike = torch.as_tensor(mmd2(a, a + 0.1, h))
+    assert near(alike, aae.mmd2(a, a + 0.1, aae.gaussian_kernel(h))), (
+        f"for two sets that are nearly one it is {alike.item():.4g}: an estimate that is right on "
+        "average, where the truth is zero, is on which side of zero?"
+    )
+    answer = torch.as_tensor(mmd2(b, a, 0.5))
     assert near(answer, aae.mmd2(b, a, aae.gaussian_kernel(0.5))), (
         "right for five points, four points and h = 1.3, and wrong for others: is one of these "
         "numbers written into the function?"
@@ -477,7 +484,7 @@ def check_p_value(p_value):
     """``p_value(found, null)``: a number, ``(B,)`` -> the p-value of the permutation test."""
     null = torch.tensor([0.3, -0.6, 0.9, 0.0, 0.5, 0.1, 0.8, -0.1, 0.4], dtype=torch.float64)
     found = (0.5, 2.0, -1.0)  # one of the null's own, above all, below all
-    answers = [torch.as_tensor(p_value(value, null.clone())) for value in found]
+    answers = [torch.as_tensor(p_value(value, null)) for value in found]
     assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     above = torch.stack([(null >= value).sum() for value in found]).double()
@@ -579,7 +586,7 @@ def check_error(error):
     pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3))
     kinds, labels = pairs.repeat_interleave(table.flatten(), 0).unbind(1)
     N, table = len(kinds), table.double()
-    answer = torch.as_tensor(error(kinds.clone(), labels.clone()))
+    answer = torch.as_tensor(error(kinds, labels))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     right = table.max(1).values.sum() / N
     best = max(  # of three kinds, one for each label

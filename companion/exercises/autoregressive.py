@@ -1,11 +1,14 @@
 """Self-checks of the exercises of book/autoregressive-models.ipynb."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, PixelCNN
 from companion.checks import all_binary, sampling_p_value, total_probability
 from companion.exercises import exercise
+from companion.exercises._shared import near, shape_of
 from companion.nn import MaskedConv2d
 
 
@@ -18,7 +21,9 @@ def check_window_parameters(count):
     for D in range(1, 9):
         for n in range(D):
             expected = sum(2 ** min(i, n) for i in range(D))
-            assert count(D, n) == expected, f"count({D}, {n}) is {count(D, n)}, not {expected}"
+            assert count(D, n) == expected, (
+                f"count({D}, {n}) is not {count(D, n)}: how many pixels does each pixel look at?"
+            )
 
 
 @exercise("ex-log-likelihood")
@@ -28,21 +33,22 @@ def check_log_likelihood(log_likelihood):
     logits = 3 * torch.randn(7, 5, generator=generator, dtype=torch.float64)
     x = (torch.rand(7, 5, generator=generator) < 0.5).double()
     expected = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
-    answer = log_likelihood(x, logits)
-    assert answer.shape == (7,), f"one number per example: shape (7,), not {tuple(answer.shape)}"
-    assert not torch.allclose(answer, -expected), "the sign is turned round"
-    assert not torch.allclose(answer, expected / 5), "sum over the entries, do not average"
-    assert not torch.allclose(
+    answer = torch.as_tensor(log_likelihood(x, logits))
+    assert answer.shape == (7,), f"one number per example: shape (7,), not {shape_of(answer)}"
+    assert not near(answer, -expected), "the sign is turned round"
+    assert not near(answer, expected / 5), "sum over the entries, do not average"
+    assert not near(answer, expected / math.log(2)), "the unit is the bit: which is wanted?"
+    assert not near(
         answer, -F.binary_cross_entropy_with_logits(logits.sigmoid(), x, reduction="none").sum(-1)
     ), "the sigmoid is applied twice"
-    assert torch.allclose(answer, expected), "the values are not the log-likelihoods"
+    assert near(answer, expected), "the values are not the log-likelihoods"
     extreme = log_likelihood(torch.ones(1, 1), torch.tensor([[-200.0]]))
-    assert torch.allclose(extreme, torch.tensor([-200.0])), (
+    assert near(extreme, torch.tensor([-200.0])), (
         "at a logit of -200 the answer should be -200: the logarithm of a sigmoid that has "
-        "rounded to zero is lost; use the form without a sigmoid"
+        "rounded to zero is lost; which line of the derivation has no such logarithm?"
     )
     large = log_likelihood(torch.ones(1, 1), torch.tensor([[200.0]]))
-    assert torch.allclose(large, torch.zeros(1)), (
+    assert near(large, torch.zeros(1)), (
         "at a logit of 200 the answer should be 0: the exponential of the logit has overflowed"
     )
 
@@ -55,9 +61,11 @@ def check_order_mask(mask):
         order = torch.randperm(6, generator=generator)
         answer = torch.as_tensor(mask(order)).bool()
         expected = FVSBN(6, order).layer.mask[0].bool()
-        assert answer.shape == (6, 6), f"shape (6, 6), not {tuple(answer.shape)}"
+        assert answer.shape == (6, 6), f"shape (6, 6), not {shape_of(answer)}"
         assert not answer.diagonal().any(), "a pixel must not see itself"
-        assert not torch.equal(answer, expected.T), "rows see, columns are seen: transpose it"
+        assert not torch.equal(answer, expected.T), (
+            "of the two indices, which one looks, and which one is looked at?"
+        )
         assert torch.equal(answer, expected), (
             "order[i] is the pixel that comes i-th; what counts is each pixel's place in the order"
         )
@@ -70,8 +78,8 @@ def check_made_masks(masks):
     degrees = torch.tensor([1, 1, 2, 3, 3, 4, 5, 5])
     into, out = (torch.as_tensor(mask).double() for mask in masks(degrees, D))
     H = len(degrees)
-    assert into.shape == (H, D), f"the first mask has shape {(H, D)}, not {tuple(into.shape)}"
-    assert out.shape == (D, H), f"the second mask has shape {(D, H)}, not {tuple(out.shape)}"
+    assert into.shape == (H, D), f"the first mask has shape {(H, D)}, not {shape_of(into)}"
+    assert out.shape == (D, H), f"the second mask has shape {(D, H)}, not {shape_of(out)}"
     paths = out @ into
     assert not paths.diagonal().any(), "there is a path from a pixel to itself: the model cheats"
     assert not paths.triu().any(), "there is a path from a later pixel to an earlier one"
@@ -94,17 +102,22 @@ def check_ensemble(ensemble):
     x = all_binary(5)
     with torch.no_grad():
         each = torch.stack([model.order_log_prob(x, m) for m in range(3)])
-        answer = ensemble(each)
-        assert answer.shape == (32,), f"one number per example: (32,), not {tuple(answer.shape)}"
+        answer = torch.as_tensor(ensemble(each))
+        assert answer.shape == (32,), f"one number per example: (32,), not {shape_of(answer)}"
         total = answer.exp().sum().item()
-        assert not torch.allclose(answer, each.mean(0)), (
+        assert not near(answer, each.mean(0)), (
             f"averaging logarithms gives probabilities that sum to {total:.3f}: not a distribution"
         )
         assert abs(total - 1) < 1e-5, f"the probabilities of all 32 vectors sum to {total:.3f}"
-        assert torch.allclose(answer, model.log_prob(x)), "the orders do not count equally"
-        far = ensemble(torch.tensor([[-900.0], [-901.0]], dtype=torch.float64))
-    assert far.isfinite().all(), (
-        "at log-probabilities near -900 the exponential is zero: use logsumexp"
+        assert near(answer, model.log_prob(x)), "the orders do not count equally"
+    assert near(ensemble(each[:2]), each[:2].logsumexp(0) - math.log(2)), (
+        "right for three orders, and not for two: is their number written into the function?"
+    )
+    low = torch.tensor([[-900.0, -3.0], [-901.0, -905.0]], dtype=torch.float64)
+    far = torch.as_tensor(ensemble(low))
+    assert near(far, low.logsumexp(0) - math.log(2)), (
+        f"of log-probabilities -900 and -901 you make {far[0].item():.4g}: their exponentials "
+        "round to zero. What may be taken out of each example's sum beforehand?"
     )
 
 
@@ -116,10 +129,12 @@ def check_sampler(sample):
     for parameter in model.parameters():
         parameter.data.normal_()
     answer = sample(model, 20_000)
-    assert answer.shape == (20_000, 5), f"shape (n, D), not {tuple(answer.shape)}"
+    assert answer.shape == (20_000, 5), f"shape (n, D), not {shape_of(answer)}"
     assert ((answer == 0) | (answer == 1)).all(), "samples are zeros and ones: draw, do not round"
+    assert len(answer.unique(dim=0)) > 1, "all samples are the same: is a coin thrown for each?"
     assert sampling_p_value(answer, model.log_prob) > 1e-4, (
-        "the samples do not follow exp(log_prob): is each pixel drawn after those it depends on?"
+        "the samples do not follow exp(log_prob): is each pixel drawn after those it depends on, "
+        "and with the probability that its logit stands for?"
     )
 
 
@@ -129,10 +144,8 @@ def check_nade_logits(logits):
     model = _random(NADE(6, 4), seed=0).float()
     W, c, V, b = model.W, model.c, model.V, model.b
     x = all_binary(6)[1::9].float()
-    answer = logits(x.clone(), W.clone(), c.clone(), V.clone(), b.clone())
-    assert answer.shape == x.shape, (
-        f"a logit per entry: {tuple(x.shape)}, not {tuple(answer.shape)}"
-    )
+    answer = logits(x, W, c, V, b)
+    assert answer.shape == x.shape, f"a logit per entry: {tuple(x.shape)}, not {shape_of(answer)}"
     expected = model.logits(x)
     terms = x[..., None] * W
     earlier = terms.cumsum(-2) - terms
@@ -162,7 +175,7 @@ def check_kernel_mask(mask):
         for answer in (a, b):
             assert answer.shape == (kernel, kernel), (
                 f"a kernel of {kernel} has a mask of shape {(kernel, kernel)}, not "
-                f"{tuple(answer.shape)}"
+                f"{shape_of(answer)}"
             )
             assert not answer[m + 1 :].any(), "the rows below the centre hold later pixels"
             assert not answer[m, m + 1 :].any(), "to the right of the centre stand later pixels"
@@ -189,7 +202,8 @@ def check_detective(is_sound):
         assert answer in (True, False), f"is_sound answers True or False, not {answer!r}"
         assert answer, (
             f"a sound {type(model).__name__} was accused: sums have rounding errors, small "
-            "p-values occur by chance, and a model may overlook some of the earlier pixels"
+            "p-values occur by chance, a model may overlook some of the earlier pixels, and not "
+            "every model goes row by row"
         )
     for model, complaint in _broken_models():
         assert not is_sound(model), complaint
@@ -205,8 +219,8 @@ def check_completion(complete):
     for places in ([0, 1], [2, 4], [3, 4], []):  # of the known entries in the model's order
         known = torch.zeros(D, dtype=torch.bool)
         known[model.orders[0][places]] = True
-        answer = complete(model, x.clone(), known.clone(), n)
-        assert answer.shape == (n, D), f"shape (n, D), not {tuple(answer.shape)}"
+        answer = complete(model, x, known, n)
+        assert answer.shape == (n, D), f"shape (n, D), not {shape_of(answer)}"
         assert ((answer == 0) | (answer == 1)).all(), "completions are zeros and ones"
         assert (answer == x)[:, known].all(), "the known entries must come out as they went in"
         # The test wants independent draws. Draws chosen by weight among the same candidates are

@@ -21,7 +21,7 @@ def check_difference(difference):
     log_q = torch.tensor([-82.5, -95, -123.75, -61, -104.25], dtype=torch.float64)
     N, gains = len(log_p), log_p - log_q
     right, right_error = Estimate.of(gains)
-    mean, error = _two_scalars(difference(log_p.clone(), log_q.clone()), "a mean and its error")
+    mean, error = _two_scalars(difference(log_p, log_q), "a mean and its error")
     assert not (near(mean, right_error) and near(error, right)), "which of the two comes first?"
     mistakes = [
         (-right, "the sign is turned round: which model's logarithms come first?"),
@@ -66,7 +66,7 @@ def check_difference(difference):
     _refuse(error, mistakes)
     assert near(error, right_error), f"the standard error is not {error.item():.4g}"
     log_p, log_q = torch.tensor([[-1.0, -3.0, -2.0], [-2.0, -7.0, -1.0]], dtype=torch.float64)
-    answer = _two_scalars(difference(log_p.clone(), log_q.clone()), "a mean and its error")
+    answer = _two_scalars(difference(log_p, log_q), "a mean and its error")
     for part, value in zip(answer, Estimate.of(log_p - log_q), strict=True):
         assert near(part, value), (
             f"right for five pictures, and not for three, with {part.item():.4g}: is a number "
@@ -80,7 +80,7 @@ def check_standard_errors(errors):
     scores = [[80, 82, 84.5], [95, 96, 93], [120.25, 118, 121], [60.5, 61, 64]]
     scores = torch.tensor(scores, dtype=torch.float64)
     N, M = scores.shape
-    coins, pictures = _two_scalars(errors(scores.clone()), "one error for each chance")
+    coins, pictures = _two_scalars(errors(scores), "one error for each chance")
     of_throws, first = scores.var(1), scores[:, 0]
     right_coins, right_pictures = (of_throws.mean() / N).sqrt(), first.std() / N**0.5
     assert not (near(coins, right_pictures) and near(pictures, right_coins)), (
@@ -142,11 +142,12 @@ def check_standard_errors(errors):
         ),
         (
             scores.std() / N**0.5,
-            "all throws went into one variance: the first of them will do",
+            "all throws went into one variance: the first column alone was asked for",
         ),
         (
             (scores.var(0).mean() / N).sqrt(),
-            "the variances of all throws were averaged, which is sound: here the first will do",
+            "the variances of all throws were averaged, which is sound, but the first column "
+            "alone was asked for",
         ),
         (
             scores.mean(1).std() / N**0.5,
@@ -165,7 +166,7 @@ def check_standard_errors(errors):
     assert near(pictures, right_pictures), f"the second error is not {pictures.item():.4g}"
     scores = torch.tensor([[1.0, 3.0], [4.0, 4.0], [9.0, 5.0]], dtype=torch.float64)
     expected = (scores.var(1).mean() / 3).sqrt(), scores[:, 0].std() / 3**0.5
-    answer = _two_scalars(errors(scores.clone()), "one error for each chance")
+    answer = _two_scalars(errors(scores), "one error for each chance")
     for part, value in zip(answer, expected, strict=True):
         assert near(part, value), (
             f"right for four pictures and three throws, and not for three and two, with "

@@ -26,7 +26,7 @@ def check_value(value):
     mixed = [[[1, -1], [-1, 1]], [[3, -1], [-2, 1]], [[0, 5], [4, 2]]]
     saddle = [[[2, 3], [1, 5]], [[1, 4], [-2, 2]], [[2, 1], [4, 5]], [[-3, -1], [-4, -4]]]
     games = torch.tensor(mixed + saddle, dtype=torch.float64)
-    answers = [torch.as_tensor(value(A.clone())) for A in games]
+    answers = [torch.as_tensor(value(A)) for A in games]
     assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     expected = torch.stack([matrix_game(A).value for A in games])
@@ -50,7 +50,7 @@ def check_value(value):
     for mistake, hint in mistakes:
         assert not near(answer, mistake), hint
     for A, one, right in zip(games.long(), answer, expected, strict=True):
-        assert near(one, right), f"the value of {A.tolist()} is not {one:.4g}"
+        assert near(one, right), f"the value of {A.tolist()} is not {one:.7g}"
     flat = float(value(torch.full((2, 2), 3.0)))
     assert near(flat, 3.0), f"whatever they play in [[3, 3], [3, 3]], x pays 3, and not {flat:.4g}"
 
@@ -116,8 +116,8 @@ def check_step(step):
 def check_probability(probability):
     """``probability(p_data, p_G)``: two of one shape -> the same shape, the best D."""
     p = torch.tensor([0.6, 2.4, 0.3], dtype=torch.float64)  # densities need not sum to 1
-    q = torch.tensor([1.8, 1.2, 0.3], dtype=torch.float64)
-    answer = torch.as_tensor(probability(p.clone(), q.clone()))
+    q = torch.tensor([1.8, 0.8, 0.3], dtype=torch.float64)
+    answer = torch.as_tensor(probability(p, q))
     assert answer.shape == (3,), f"a probability per outcome: shape (3,), not {shape_of(answer)}"
     expected = p / (p + q)
     mistakes = [
@@ -147,12 +147,17 @@ def check_probability(probability):
             "this divides by a sum over all outcomes: does D look at one or at all?",
         ),
         (2 * expected, "twice as much: what should D say where both densities agree?"),
+        (
+            (p / p.sum()) / (p / p.sum() + q / q.sum()),
+            "the densities were made to sum to 1: does what D says of one point depend on which "
+            "others are asked?",
+        ),
     ]
     for mistake, hint in mistakes:
         assert not near(answer, mistake), hint
     assert near(answer, expected), "the values are not those of the best discriminator"
     p, q = torch.tensor([[0.4, 0.6, 0.0], [0.4, 0.0, 0.6]], dtype=torch.float64)
-    answer = torch.as_tensor(probability(p.clone(), q.clone()))
+    answer = torch.as_tensor(probability(p, q))
     assert near(answer, p / (p + q)), (
         f"where only the data or only the generator can be, D is {answer[1].item():.4g} and "
         f"{answer[2].item():.4g}: how sure may it be?"
@@ -164,7 +169,7 @@ def check_value_at_best(value):
     """``value(p_data, p_G)``: tables ``(n,), (n,) -> ()``, nats; they may hold zeros."""
     p = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    answer = torch.as_tensor(value(p.clone(), q.clone()))
+    answer = torch.as_tensor(value(p, q))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     jsd, ln2 = jensen_shannon(p, q), math.log(2)
     D = p / (p + q)
@@ -195,7 +200,7 @@ def check_value_at_best(value):
         assert not near(answer, mistake), hint
     assert near(answer, expected), "the value is not that of the best discriminator"
     p, q = torch.tensor([[0.5, 0.5, 0, 0], [0, 0.25, 0.75, 0]], dtype=torch.float64)
-    answer = torch.as_tensor(value(p.clone(), q.clone()))
+    answer = torch.as_tensor(value(p, q))
     assert answer.isfinite(), (
         f"tables with zeros have the value {answer.item()}: what does an outcome that never comes "
         "add to an average?"
@@ -211,7 +216,7 @@ def check_losses(losses):
     """``losses(real_logits, fake_logits)``: ``(N,), (M,) -> L_D, L_G``, means, nats."""
     real = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     fake = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
-    answer = two_numbers(losses(real.clone(), fake.clone()), "L_D and L_G")
+    answer = two_numbers(losses(real, fake), "L_D and L_G")
     L_D, L_G = (torch.as_tensor(loss) for loss in answer)
     for name, loss in (("L_D", L_D), ("L_G", L_G)):
         assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
@@ -255,7 +260,7 @@ def check_losses(losses):
         assert not near(L_G, mistake), hint
     assert near(L_G, right_G), f"L_G is not {L_G.item():.4g}"
     far = torch.tensor([200.0, -200.0])
-    for name, loss, right in zip(("L_D", "L_G"), losses(far, far.clone()), (200, 100), strict=True):
+    for name, loss, right in zip(("L_D", "L_G"), losses(far, far), (200, 100), strict=True):
         assert near(loss, torch.tensor(right)), (
             f"at logits of ±200 {name} should be {right}, not {float(loss):.4g}: the sigmoid "
             "rounds to 0 or 1; was its logarithm not known before?"
@@ -287,7 +292,7 @@ def check_isolation(discriminator_step):
     before = joined([weight.detach().clone() for weight in weights])
     before_G = {name: value.clone() for name, value in G.state_dict().items()}
 
-    loss = discriminator_step(G, D, real.clone(), noise.clone(), torch.optim.SGD(weights, rate))
+    loss = discriminator_step(G, D, real, noise, torch.optim.SGD(weights, rate))
 
     for name, value in G.state_dict().items():
         assert torch.equal(value, before_G[name]), (
@@ -331,7 +336,7 @@ def check_penalty(penalty):
     """``penalty(D, x)``: a network and ``(B, n)`` -> ``()``, differentiable in D's weights."""
     D = nn.Sequential(small_network(3, 1), nn.Flatten(0))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    answer = torch.as_tensor(penalty(D, x.clone()))
+    answer = torch.as_tensor(penalty(D, x))
     assert answer.shape == (), f"one number: shape (), not {shape_of(answer)}"
     expected, value = r1(D, x), answer.detach()
     slope = torch.autograd.functional.jacobian(lambda x: D(x).sum(), x)  # (B, n)
@@ -384,7 +389,7 @@ def check_pack(pack):
     x = torch.arange(12.0).reshape(6, 2)
     whole = x.tolist()
     for m in (3, 2, 1, 6):
-        answer = torch.as_tensor(pack(x.clone(), m))
+        answer = torch.as_tensor(pack(x, m))
         assert m == 1 or answer.shape != (6, 2 * m), (
             "as many rows as examples: how often is each used?"
         )
@@ -399,11 +404,12 @@ def check_pack(pack):
             "copies look any different then?"
         )
     try:
-        answer = torch.as_tensor(pack(x[:5].clone(), 2))
+        answer = torch.as_tensor(pack(x[:5], 2))
     except Exception:
-        return  # the best that can be done
-    assert answer.shape == (2, 4), (  # one left out
-        f"five examples in packs of two came out in the shape {shape_of(answer)}: raise an error?"
+        return  # as it should
+    raise AssertionError(
+        f"five examples in packs of two came out in the shape {shape_of(answer)}: where is the "
+        "error that was asked for, and where the fifth example?"
     )
 
 
@@ -413,7 +419,7 @@ def check_recall(recall):
     generator = torch.Generator().manual_seed(0)
     real = 3 * torch.randn(60, 2, generator=generator, dtype=torch.float64)
     fake = 2 * torch.randn(40, 2, generator=generator, dtype=torch.float64) + 1
-    answers = [torch.as_tensor(recall(real.clone(), fake.clone(), k)) for k in (1, 2, 4)]
+    answers = [torch.as_tensor(recall(real, fake, k)) for k in (1, 2, 4)]
     assert answers[0].shape == (), f"one number: shape (), not {shape_of(answers[0])}"
     answer = torch.stack(answers).double()
     apart = torch.cdist(real, fake)
@@ -454,12 +460,21 @@ def check_recall(recall):
             "each real example has a ball of its own here: round which set are they drawn?",
         ),
         (1 - expected, "this is the share that is missed: which is wanted?"),
+        (
+            shares(lambda k: (apart <= radii(fake, k)).any(0).double().mean()),
+            "this is the share of fakes whose ball holds a real example: of which set is a share "
+            "wanted?",
+        ),
         (60 * expected, "this is a number of examples: which share is it?"),
     ]
     for mistake, hint in mistakes:
         assert not near(answer, mistake), hint
     for k, one, right in zip((1, 2, 4), answer, expected, strict=True):
         assert near(one, right), f"for k = {k} the recall is not {one:.4g}"
+    real, fake = torch.tensor([[-2.0], [13.0]]), torch.tensor([[0.0], [2.0], [6.0]])
+    assert near(torch.as_tensor(recall(real, fake, 1)), 0.5), (
+        "a real example that lies exactly on a ball was left out"
+    )
 
 
 @exercise("ex-scores")
@@ -562,7 +577,7 @@ def check_better(gain):
     """``gain(scores, scores_before)``: ``(S,), (S,)`` -> mean gain and its standard error."""
     scores = torch.tensor([0.82, 0.91, 0.85], dtype=torch.float64)
     before = torch.tensor([0.60, 0.77, 0.58], dtype=torch.float64)
-    answer = two_numbers(gain(scores.clone(), before.clone()), "a mean and a standard error")
+    answer = two_numbers(gain(scores, before), "a mean and a standard error")
     mean, error = (torch.as_tensor(value).double() for value in answer)
     right = scores.mean() - before.mean()
     assert not near(mean, -right), "a higher score is better: which comes first in the difference?"
@@ -589,6 +604,14 @@ def check_better(gain):
             "the errors were added: do two independent errors point the same way?",
         ),
         ((a / 3).sqrt(), "only the new scores vary here: how well are the old ones known?"),
+        (
+            torch.cat([scores, before]).std() / 3**0.5,
+            "the scores of both versions were thrown together: about which mean do they vary?",
+        ),
+        (
+            torch.cat([scores, before]).std() / 6**0.5,
+            "the scores of both versions were thrown together: about which mean do they vary?",
+        ),
     ]
     for mistake, hint in mistakes:
         assert not near(error, mistake), hint

@@ -8,6 +8,7 @@ from companion import divergences, evaluation
 from companion.checks import sampling_p_value
 from companion.distributions import BernoulliMixture
 from companion.exercises import exercise
+from companion.exercises._shared import near
 
 
 @exercise("ex-mixture-parameters")
@@ -21,37 +22,40 @@ def check_mixture_parameters(count):
     for K in range(1, 6):
         for D in range(1, 6):
             expected = K * D + K - 1
-            assert count(K, D) == expected, f"count({K}, {D}) is {count(K, D)}, not {expected}"
+            assert count(K, D) == expected, f"count({K}, {D}) is not {count(K, D)}"
 
 
 @exercise("ex-die")
 def check_die(fit):
     """``fit(counts, smoothing)``: ``(n,) -> (n,)``, the probabilities of a die of n faces."""
     counts = torch.tensor([3, 0, 4, 1, 0, 2])
-    answer = fit(counts.clone(), 0)
+    answer = torch.as_tensor(fit(counts, 0))
     assert answer.shape == (6,), f"a probability per face: shape (6,), not {tuple(answer.shape)}"
-    assert not _near(answer, counts.double().softmax(0)), (
+    assert not near(answer, counts.double().softmax(0)), (
         "a face that was seen twice as often should be twice as probable; a softmax is steeper"
     )
-    assert not _near(answer, counts / 6), (
+    assert not near(answer, counts / 6), (
         "divided by the number of faces: how many throws were there?"
     )
-    assert not _near(answer, counts / 4), "divided by the count of the most frequent face"
-    assert not _near(answer, (counts + 1) / 16), "a smoothing of 0 should leave the counts alone"
-    assert _near(answer, counts / 10), (
+    assert not near(answer, counts / 4), "divided by the count of the most frequent face"
+    assert not near(answer, (counts + 1) / 16), "a smoothing of 0 should leave the counts alone"
+    assert near(answer, counts / 10), (
         f"for the counts {counts.tolist()} these are not the shares of the throws"
     )
-    smoothed = fit(counts.clone(), 2)
-    assert not _near(smoothed, answer), "the smoothing changes nothing"
+    smoothed = torch.as_tensor(fit(counts, 2))
+    assert not near(smoothed, answer), "the smoothing changes nothing"
     total = smoothed.sum().item()
     assert abs(total - 1) < 1e-5, (
         f"with a smoothing of 2 the probabilities of the six faces sum to {total:.4g}: by how many "
         "throws has the smoothing raised the total?"
     )
-    assert not _near(smoothed, (counts + 2 / 6) / 12), (
+    assert not near(smoothed, (counts + 2 / 6) / 12), (
         "the smoothing is added to the count of every face, not spread over all"
     )
-    assert _near(smoothed, (counts + 2) / 22), "the smoothed probabilities are not right"
+    assert near(smoothed, (counts + 2) / 22), "the smoothed probabilities are not right"
+    assert near(fit(counts[:4], 1), (counts[:4] + 1) / 12), (
+        "right for six faces, and not for four: is a number written into the function?"
+    )
 
 
 @exercise("ex-kl")
@@ -60,19 +64,19 @@ def check_kl(kl):
     p, q = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], dtype=torch.float64)
     answer, expected = torch.as_tensor(kl(p, q)), divergences.kl(p, q)
     assert answer.shape == (), f"one number for two tables: shape (), not {tuple(answer.shape)}"
-    assert not _near(answer, -expected), (
+    assert not near(answer, -expected), (
         "a divergence is never negative: is the fraction turned round?"
     )
-    assert not _near(answer, divergences.kl(q, p)), (
+    assert not near(answer, divergences.kl(q, p)), (
         "this is the divergence from q to p: under which of the two is the average taken?"
     )
-    assert not _near(answer, expected / math.log(2)), "this is in bits: which logarithm is natural?"
-    assert not _near(answer, divergences.cross_entropy(p, q)), (
+    assert not near(answer, expected / math.log(2)), "this is in bits: which logarithm is natural?"
+    assert not near(answer, divergences.cross_entropy(p, q)), (
         "this is the whole surprise: subtract what even the truth could not avoid"
     )
-    assert not _near(answer, expected / 3), "p already weighs the outcomes: sum, do not average"
-    assert not _near(answer, (p / q).log().mean()), "every outcome weighs the same; what of p?"
-    assert _near(answer, expected), "the value is not the divergence from p to q"
+    assert not near(answer, expected / 3), "p already weighs the outcomes: sum, do not average"
+    assert not near(answer, (p / q).log().mean()), "every outcome weighs the same; what of p?"
+    assert near(answer, expected), "the value is not the divergence from p to q"
 
     for q in ([0.25, 0.25, 0.5], [0.25, 0.75, 0.0]):
         q = torch.tensor(q, dtype=torch.float64)
@@ -80,7 +84,7 @@ def check_kl(kl):
         answer = torch.as_tensor(kl(p, q))
         both = "p and q exclude" if q[2] == 0 else "p excludes"
         assert not answer.isnan(), f"an outcome that {both} makes the sum nan: what should it add?"
-        assert _near(answer, divergences.kl(p, q)), f"an outcome that {both} should add nothing"
+        assert near(answer, divergences.kl(p, q)), f"an outcome that {both} should add nothing"
     p = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
     q = torch.tensor([0.5, 0.50, 0.00], dtype=torch.float64)
     assert torch.as_tensor(kl(p, q)) == math.inf, (
@@ -116,15 +120,15 @@ def check_estimator(terms):
     generator = torch.Generator().manual_seed(0)
     log_p, log_q = torch.randn(2, 8, generator=generator, dtype=torch.float64).log_softmax(-1)
     p, log_ratio = log_p.exp(), log_p - log_q
-    answer, expected = terms(log_p, log_q), divergences.kl(p, log_q.exp())
+    answer, expected = torch.as_tensor(terms(log_p, log_q)), divergences.kl(p, log_q.exp())
     assert answer.shape == (8,), f"one term per sample: shape (8,), not {tuple(answer.shape)}"
-    assert _near(terms(log_p[:2], log_q[:2]), answer[:2]), (
+    assert near(terms(log_p[:2], log_q[:2]), answer[:2]), (
         "a term changes with the other samples: it should depend on its own sample alone"
     )
-    assert not _near(answer, log_ratio), (
+    assert not near(answer, log_ratio), (
         "these are the terms of the Monte Carlo estimate: the mean is right, but some are negative"
     )
-    assert not _near(answer, log_ratio.exp() - 1 - log_ratio), (
+    assert not near(answer, log_ratio.exp() - 1 - log_ratio), (
         "no term is negative, but the mean is wrong: which ratio has the mean one under p?"
     )
     least = answer.min().item()
@@ -135,9 +139,9 @@ def check_estimator(terms):
         "what is added to a term must be zero on average"
     )
     far = terms(log_p - 900, log_q - 900)
-    assert _near(far, answer), (
-        "at log-probabilities near -900, such as those of images, the terms are lost: take the "
-        "exponential of a difference, not the ratio of two exponentials"
+    assert near(far, answer), (
+        "at log-probabilities near -900, such as those of images, the terms are lost, although "
+        "they should be the same: what of the two logarithms survives there?"
     )
 
 
@@ -148,32 +152,32 @@ def check_posterior(posterior):
     log_likelihood = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     prior = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
     expected = (log_likelihood + prior.log()).softmax(-1)
-    answer = posterior(log_likelihood, prior)
+    answer = torch.as_tensor(posterior(log_likelihood, prior))
     assert answer.shape == (4, 3), f"shape (B, Y) = (4, 3), not {tuple(answer.shape)}"
-    assert not _near(answer, log_likelihood.softmax(-1)), (
+    assert not near(answer, log_likelihood.softmax(-1)), (
         "every label counts as equally frequent: what of the prior?"
     )
-    assert not _near(answer, (log_likelihood + prior).softmax(-1)), (
+    assert not near(answer, (log_likelihood + prior).softmax(-1)), (
         "a probability was added to a logarithm"
     )
-    assert not _near(answer, expected.log()), "these are logarithms of probabilities"
+    assert not near(answer, expected.log()), "these are logarithms of probabilities"
     sums = answer.sum(-1)
-    assert not (_near(answer.sum(0), torch.ones(3)) and not _near(sums, torch.ones(4))), (
+    assert not (near(answer.sum(0), torch.ones(3)) and not near(sums, torch.ones(4))), (
         "the pictures compete for each label; the labels should compete for each picture"
     )
-    assert _near(sums, torch.ones(4)), (
+    assert near(sums, torch.ones(4)), (
         f"the probabilities of the labels of the first picture sum to {sums[0].item():.4g}"
     )
-    assert _near(answer, expected), "the values are not Bayes' rule"
+    assert near(answer, expected), "the values are not Bayes' rule"
 
     offsets = torch.tensor([900.0, 900.0, 3000.0, 900.0], dtype=torch.float64)
     far = posterior(log_likelihood - offsets[:, None], prior)
-    assert _near(far, expected), (
+    assert near(far, expected), (
         "of pictures at -900 nats and less the answer is lost, although it should be the same: the "
         "likelihoods round to zero, while their differences, picture by picture, are known well"
     )
     prior = torch.tensor([0.6, 0.4, 0.0], dtype=torch.float64)
-    assert _near(posterior(log_likelihood, prior), (log_likelihood + prior.log()).softmax(-1)), (
+    assert near(posterior(log_likelihood, prior), (log_likelihood + prior.log()).softmax(-1)), (
         "a label that never occurs should have the posterior zero"
     )
 
@@ -187,39 +191,37 @@ def check_m_step(m_step):
         x = (torch.rand(N, D, generator=generator) < 0.6).double()
         r = torch.randn(N, K, generator=generator, dtype=torch.float64).softmax(-1)
         counts, ones = r.sum(0), r.T @ x
-        weights, probs = m_step(x.clone(), r.clone())
+        weights, probs = m_step(x, r)
         for name, value, shape in (("weights", weights, (K,)), ("probs", probs, (K, D))):
             assert value.shape == shape, (
                 f"with {N} images, {K} kinds and {D} pixels the {name} have the shape {shape}, not "
                 f"{tuple(value.shape)}"
             )
-        assert not _near(weights, counts), (
-            "the weights are counts: they sum to the number of images"
-        )
-        assert not _near(weights, counts.softmax(0)), "the weights are shares, not a softmax"
-        assert not _near(weights, torch.ones(K) / K), "the weights are equal: who answers for more?"
+        assert not near(weights, counts), "the weights are counts: they sum to the number of images"
+        assert not near(weights, counts.softmax(0)), "the weights are shares, not a softmax"
+        assert not near(weights, torch.ones(K) / K), "the weights are equal: who answers for more?"
         hard = torch.nn.functional.one_hot(r.argmax(1), K).double().mean(0)
-        assert not _near(weights, hard), (
+        assert not near(weights, hard), (
             "each image went wholly to one kind: let the kinds share it, by their responsibilities"
         )
-        assert _near(weights, counts / N), "the weights are not the mean responsibilities"
+        assert near(weights, counts / N), "the weights are not the mean responsibilities"
 
-        assert not _near(probs, ones), "the probs are counts of ink: by what are they divided?"
-        assert not _near(probs, ones / N), (
+        assert not near(probs, ones), "the probs are counts of ink: by what are they divided?"
+        assert not near(probs, ones / N), (
             "divided by the number of all images: for how many does the kind answer?"
         )
         if K == D:
-            assert not _near(probs, ones / counts), (
+            assert not near(probs, ones / counts), (
                 "the counts of the kinds divide the pixels, along the wrong axis"
             )
-            assert not _near(probs.T, ones / counts[:, None]), "one row for each kind: transpose"
-        assert not _near(probs, ones / ones.sum(0)), (
+            assert not near(probs.T, ones / counts[:, None]), "one row for each kind: transpose"
+        assert not near(probs, ones / ones.sum(0)), (
             "the kinds compete for the ink of each pixel: a kind's own images without ink count too"
         )
-        assert not _near(probs, ones / ones.sum(1, keepdim=True)), (
+        assert not near(probs, ones / ones.sum(1, keepdim=True)), (
             "the pixels of a kind sum to one, as if it had one black pixel: each is a coin"
         )
-        assert _near(probs, ones / counts[:, None]), "the probs are not shares of weighted counts"
+        assert near(probs, ones / counts[:, None]), "the probs are not shares of weighted counts"
 
 
 @exercise("ex-auc")
@@ -233,13 +235,13 @@ def check_auc(auc):
     expected = evaluation.auc(normal, anomalous).mean
     answer = torch.as_tensor(auc(normal, anomalous))
     assert answer.shape == (), f"one number: shape (), not {tuple(answer.shape)}"
-    assert not _near(answer, 1 - expected), "the other way round: anomalies should score higher"
-    assert not _near(answer, below), "ties are left out"
-    assert not _near(answer, below + ties), "a tie is not a whole victory"
-    assert not _near(answer, 40 * 30 * expected), "this counts the pairs: of how many?"
-    assert not _near(answer, below / (1 - ties)), "pairs that tie are pairs, too"
-    assert _near(answer, expected), "the value is not the share of pairs, ties counted half"
-    assert _near(auc(normal[:1], normal[:1]), 0.5), "two equal scores should give one half"
+    assert not near(answer, 1 - expected), "the other way round: anomalies should score higher"
+    assert not near(answer, below), "ties are left out"
+    assert not near(answer, below + ties), "a tie is not a whole victory"
+    assert not near(answer, 40 * 30 * expected), "this counts the pairs: of how many?"
+    assert not near(answer, below / (1 - ties)), "pairs that tie are pairs, too"
+    assert near(answer, expected), "the value is not the share of pairs, ties counted half"
+    assert near(auc(normal[:1], normal[:1]), 0.5), "two equal scores should give one half"
 
 
 @exercise("ex-complete")
@@ -255,7 +257,7 @@ def check_complete(complete):
     for places in ([], [3, 4], [0, 1], [1, 2, 4], [0]):
         known = torch.zeros(5, dtype=torch.bool)
         known[places] = True
-        answer = complete(mixture, x.clone(), known.clone(), n)
+        answer = complete(mixture, x, known, n)
         assert answer.shape == (n, 5), f"shape (n, D) = {(n, 5)}, not {tuple(answer.shape)}"
         assert ((answer == 0) | (answer == 1)).all(), "completions are zeros and ones"
         assert (answer == x)[:, known].all(), "the known entries must come out as they went in"
@@ -296,12 +298,6 @@ def _completions(mixture, x, known):
 
 
 # --- helpers ------------------------------------------------------------------------------------
-
-
-def _near(answer, value):
-    """Whether both are the same, in shape, too, up to rounding in float32."""
-    answer, value = torch.as_tensor(answer).double(), torch.as_tensor(value).double()
-    return answer.shape == value.shape and torch.allclose(answer, value, atol=1e-6)
 
 
 def _mixture(weights, probs):
