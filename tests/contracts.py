@@ -312,6 +312,8 @@ def exercise_problems(chapter, checks):
                     yield f"{cell}: exercise label {label!r}: must begin with ex-"
                 elif label not in checks:
                     yield f"{cell}: no check for {label!r} in companion/exercises/"
+                if not re.search(r" ★{1,3}$|, a project$", directive.argument):
+                    yield f"{cell}: the title of {label!r} must end in one to three ★ or 'a project'"
                 labels[label], attempting = cell, label
             elif directive.name == "solution":
                 yield f"{cell}: use {{solution-start}} … {{solution-end}}, which fold code cells"

@@ -73,7 +73,7 @@ def sound():
         ),
         *(new_code_cell(f"x = {n}", id=f"step-{n}") for n in range(4)),
         new_markdown_cell(
-            "## Exercises\n\n```{exercise} Pixels\n:label: ex-pixels\n\nHow many?\n```",
+            "## Exercises\n\n```{exercise} Pixels ★\n:label: ex-pixels\n\nHow many?\n```",
             id="exercise",
         ),
         new_code_cell(
@@ -354,6 +354,10 @@ CORRUPTIONS = {
     "exercise without solution": (
         removed("solution", "answer", "solution-end"),
         ["cell 13 (exercise): the exercise 'ex-pixels' has no solution"],
+    ),
+    "exercise of unknown difficulty": (
+        replaced("exercise", "Pixels ★", "Pixels"),
+        ["cell 13 (exercise): the title of 'ex-pixels' must end in one to three ★ or 'a project'"],
     ),
     "exercise without check": (
         replaced("exercise", "ex-pixels", "ex-colours"),

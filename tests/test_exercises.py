@@ -231,3 +231,16 @@ def test_right_answers_pass():
     ).startswith("✓")
     assert ar.check_completion.verdict(complete).startswith("✓")
     assert ar.check_completion.verdict(complete_by_enumeration).startswith("✓")
+
+
+def test_which_tool_of_the_detective_finds_which_mistake():
+    """As the solution's table says: mask B first, a leaking mask, averaged logits, two sigmoids."""
+    torch.manual_seed(0)
+    models = [model for model, _ in ar._broken_models()]
+    tools = (sums_to_one, causal, lambda model: samples_p_value(model) > 1e-4)
+    tell = [[not tool(model) for model in models] for tool in tools]
+    assert tell == [
+        [True, True, True, False],
+        [True, True, False, False],
+        [False, True, True, True],
+    ]
