@@ -313,7 +313,7 @@ def exercise_problems(chapter, checks):
                 elif label not in checks:
                     yield f"{cell}: no check for {label!r} in companion/exercises/"
                 if not re.search(r" ★{1,3}$|, a project$", directive.argument):
-                    yield f"{cell}: the title of {label!r} must end in one to three ★ or 'a project'"
+                    yield f"{cell}: end the title of {label!r} in one to three ★ or 'a project'"
                 labels[label], attempting = cell, label
             elif directive.name == "solution":
                 yield f"{cell}: use {{solution-start}} … {{solution-end}}, which fold code cells"

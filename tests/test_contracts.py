@@ -357,7 +357,7 @@ CORRUPTIONS = {
     ),
     "exercise of unknown difficulty": (
         replaced("exercise", "Pixels ★", "Pixels"),
-        ["cell 13 (exercise): the title of 'ex-pixels' must end in one to three ★ or 'a project'"],
+        ["cell 13 (exercise): end the title of 'ex-pixels' in one to three ★ or 'a project'"],
     ),
     "exercise without check": (
         replaced("exercise", "ex-pixels", "ex-colours"),

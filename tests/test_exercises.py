@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from companion import checks
-from companion.autoregressive import MADE
+from companion.autoregressive import MADE, PixelCNN
 from companion.exercises import autoregressive as ar
 
 
@@ -42,6 +42,36 @@ def kernel_mask(kind, kernel):
     mask[:m] = 1
     mask[m, : m + (kind == "B")] = 1
     return mask
+
+
+def view(shape, pixel, kernel, layers, first="A", others="B"):
+    seen = torch.zeros(1, 1, *shape)
+    seen[0, 0][pixel] = 1
+    for kind in [others] * layers + [first]:
+        mask = kernel_mask(kind, kernel)[None, None]
+        seen = (F.conv_transpose2d(seen, mask, padding=kernel // 2) > 0).float()
+    return seen[0, 0] > 0
+
+
+def looked_at_by(shape, pixel, kernel, layers):
+    everywhere = [divmod(i, shape[1]) for i in range(shape[0] * shape[1])]
+    views = [view(shape, other, kernel, layers)[pixel] for other in everywhere]
+    return torch.stack(views).view(shape)
+
+
+def all_earlier(shape, pixel, kernel, layers):
+    place = pixel[0] * shape[1] + pixel[1]
+    return (torch.arange(shape[0] * shape[1]) < place).view(shape)
+
+
+def view_of_a_network(shape, pixel, kernel, layers):
+    """By the gradient of a network with random weights, as in the chapter."""
+    torch.manual_seed(0)
+    model = PixelCNN(shape, 8, layers, kernel=kernel, first_kernel=kernel).double()
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    place = pixel[0] * shape[1] + pixel[1]
+    return checks.sees(model.logits, model.features, place).view(shape)
 
 
 def causal(model):
@@ -176,6 +206,16 @@ WRONG = [
     (ar.check_kernel_mask, lambda kind, k: kernel_mask("AB"[kind == "A"], k), "sees itself"),
     (ar.check_kernel_mask, lambda kind, k: kernel_mask("A", k), "nothing leaks"),
     (ar.check_kernel_mask, lambda kind, k: kernel_mask(kind, k).tril(), "whole width"),
+    (ar.check_view, lambda shape, *_: torch.zeros(3, 3), "the picture has the shape"),
+    (ar.check_view, lambda *case: view(*case, first="B"), "sees itself"),
+    (ar.check_view, lambda *case: looked_at_by(*case), "which way do the paths go"),
+    (ar.check_view, all_earlier, "does a path lead to each"),
+    (ar.check_view, lambda *case: view(*case, others="A"), "mask A in all layers"),
+    (ar.check_view, lambda s, p, k, layers: view(s, p, k, layers - 1), "one kernel too few"),
+    (ar.check_view, lambda s, p, k, layers: view(s, p, k, layers + 1), "one kernel too many"),
+    (ar.check_view, lambda *case: ~view(*case), "does not come earlier"),
+    (ar.check_view, lambda *case: torch.zeros(case[0]), r"wrong at \(1, 1\)"),
+    (ar.check_view, lambda s, p, k, layers: view(s, p, 3, layers), "kernels of width 5"),
     (ar.check_detective, lambda model: True, "a PixelCNN was let go that sums to 0.99"),
     (ar.check_detective, lambda model: False, "a sound FVSBN was accused"),
     (ar.check_detective, samples_p_value, "True or False"),
@@ -225,6 +265,8 @@ def test_right_answers_pass():
     assert ar.check_sampler.verdict(lambda model, n: model.sample((n,))).startswith("✓")
     assert ar.check_nade_logits.verdict(nade_logits).startswith("✓")
     assert ar.check_kernel_mask.verdict(kernel_mask).startswith("✓")
+    assert ar.check_view.verdict(view).startswith("✓")
+    assert ar.check_view.verdict(view_of_a_network).startswith("✓")
     assert ar.check_detective.verdict(is_sound).startswith("✓")
     assert ar.check_detective.verdict(
         lambda model: causal(model) and samples_p_value(model) > 1e-4

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from companion import checks, evaluation
+from companion import checks, divergences, evaluation
 from companion.exercises import generative_models as gm
 
 # --- answers as the chapter has them, or nearly so ---------------------------------------------
@@ -22,6 +22,18 @@ def kl(p, q):
 def kl_in_a_loop(p, q):
     pairs = zip(p.tolist(), q.tolist(), strict=True)
     return sum(a * math.log(a / b) if b else math.inf for a, b in pairs if a)
+
+
+def carried(p, q, points):
+    return ((p - q).cumsum(0)[:-1].abs() * points.diff()).sum()
+
+
+def carried_in_a_loop(p, q, points):
+    work = crossing = 0.0
+    for i in range(len(p) - 1):
+        crossing += float(p[i] - q[i])
+        work += abs(crossing) * float(points[i + 1] - points[i])
+    return work
 
 
 def kl_terms(log_p, log_q):
@@ -103,6 +115,9 @@ RIGHT = [
     (gm.check_kl, kl_in_a_loop),
     (gm.check_size, lambda nll, images: nll * images / math.log(2) / 8),
     (gm.check_size, lambda nll, images: math.ceil(nll * images / math.log(2) / 8)),
+    (gm.check_wasserstein, carried),
+    (gm.check_wasserstein, divergences.wasserstein1),
+    (gm.check_wasserstein, carried_in_a_loop),
     (gm.check_estimator, kl_terms),
     (gm.check_estimator, lambda log_p, log_q: (log_q - log_p).expm1() - (log_q - log_p)),
     (gm.check_estimator, kl_terms_in_place),
@@ -182,6 +197,16 @@ WRONG = [
     (gm.check_size, lambda nll, n: n * nll * math.log(2) / 8, "more bits or fewer"),
     (gm.check_size, lambda nll, n: nll / math.log(2) / 8, "one image"),
     (gm.check_size, lambda nll, n: n * nll / 8 / math.log(2) / 784, "not the number of bytes"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).cumsum(0), "one number for two tables"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).clamp(min=0).sum(), "total variation"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).abs().sum(), "how far off"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).cumsum(0).abs().sum(), "counts as one"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).cumsum(0).abs().max(), "fullest crossing"),
+    (gm.check_wasserstein, lambda p, q, x: q @ x - p @ x, "set off against"),
+    (gm.check_wasserstein, lambda p, q, x: p @ x - q @ x, "not the least work"),
+    (gm.check_wasserstein, lambda p, q, x: -carried(p, q, x), "not the least work"),
+    (gm.check_wasserstein, lambda p, q, x: (p - q).abs() @ x / 2, "where it lies"),
+    (gm.check_wasserstein, lambda p, q, x: carried(p, q, x.abs()), "of which one is below zero"),
     (gm.check_estimator, lambda log_p, log_q: kl_terms(log_p, log_q).mean(), "one term per"),
     (
         gm.check_estimator,

@@ -118,6 +118,15 @@ def with_error(error):
     return lambda a, b: ((a - b).mean(), error(a, b))
 
 
+def two_gradients(f, slope, noise):
+    weights = noise.square()
+    return (f - (f * weights).sum() / weights.sum()) * noise, slope
+
+
+def with_path(path):
+    return lambda f, slope, noise: (two_gradients(f, slope, noise)[0], path(f, slope, noise))
+
+
 RIGHT = [
     (ve.check_kl_normal, kl),
     (ve.check_kl_normal, kl_in_a_loop),
@@ -131,6 +140,9 @@ RIGHT = [
     (ve.check_reparameterise, in_float32(draw)),
     (ve.check_reparameterise, lambda mu, s: Normal(mu, s.exp()).rsample()),
     (ve.check_reparameterise, lambda mu, s: mu - (2 * s).exp().sqrt() * torch.randn(mu.shape)),
+    (ve.check_gradients, two_gradients),
+    (ve.check_gradients, in_float32(two_gradients)),
+    (ve.check_gradients, lambda f, slope, e: ((f - (f * e * e).mean()) * e, slope)),
     (ve.check_elbo, lambda likelihood, prior, q: (likelihood + prior - q).mean(0)),
     (ve.check_elbo, lambda likelihood, prior, q: elbo(likelihood - (q - prior))),
     (ve.check_elbo, in_float32(lambda likelihood, prior, q: sum(likelihood + prior - q) / len(q))),
@@ -233,6 +245,21 @@ WRONG = [
         lambda mu, s: draw(mu, s / 2 + s.detach() / 2),
         "gradient of log_sigma is not",
     ),
+    (ve.check_gradients, lambda f, slope, e: slope, "two numbers, the terms of two"),
+    (ve.check_gradients, lambda f, slope, e: (f.mean(), slope), "a score-function term for each"),
+    (ve.check_gradients, lambda f, slope, e: two_gradients(f, slope, e)[::-1], "which comes"),
+    (ve.check_gradients, lambda f, slope, e: (f * e, slope), "no baseline"),
+    (ve.check_gradients, lambda f, slope, e: ((f - f.mean()) * e, slope), "is it the best"),
+    (ve.check_gradients, lambda f, slope, e: (-two_gradients(f, slope, e)[0], slope), "ln q grow"),
+    (ve.check_gradients, lambda f, s, e: (two_gradients(f, s, e)[0] / e, s), "gradient of ln q"),
+    (ve.check_gradients, lambda f, s, e: ((f - (f * e).mean()) * e, s), "wrong weights"),
+    (ve.check_gradients, lambda f, slope, e: (slope * e, slope), "a slope is in it"),
+    (ve.check_gradients, lambda f, slope, e: (slope, slope), "the other terms"),
+    (ve.check_gradients, lambda f, slope, e: ((f - 1) * e, slope), "the first terms are not"),
+    (ve.check_gradients, with_path(lambda f, slope, e: slope * e), "for the spread"),
+    (ve.check_gradients, with_path(lambda f, slope, e: f * e), "which draws can follow"),
+    (ve.check_gradients, with_path(lambda f, slope, e: f), "these are values: how do"),
+    (ve.check_gradients, with_path(lambda f, slope, e: slope / 2), "the second terms are not"),
     (ve.check_elbo, lambda a, b, q: (a + b - q).mean(1), "over which axis"),
     (ve.check_elbo, lambda a, b, q: a + b - q, "one number per example"),
     (ve.check_elbo, lambda a, b, q: (q - a - b).mean(0), "this is a loss"),

@@ -193,6 +193,67 @@ def check_kernel_mask(mask):
             )
 
 
+@exercise("ex-blind-spot")
+def check_view(view):
+    """``view(shape, pixel, kernel, layers)``: what a stack shows a pixel, bool ``(H, W)``."""
+    cases = [((6, 7), (3, 3), 3, 1), ((6, 7), (4, 6), 3, 2), ((7, 6), (5, 2), 5, 1)]
+    for shape, pixel, kernel, layers in cases:
+        answer = torch.as_tensor(view(shape, pixel, kernel, layers))
+        assert answer.shape == shape, f"the picture has the shape {shape}, not {shape_of(answer)}"
+        answer = answer.bool()
+        expected = _seen(shape, pixel, kernel, "B" * layers + "A")
+        place = pixel[0] * shape[1] + pixel[1]
+        earlier = (torch.arange(len(answer.flatten())) < place).view(shape)
+        mistakes = [
+            (
+                _seen(shape, pixel, kernel, "B" * (layers + 1)),
+                "the pixel sees itself: which mask has the layer that reads the picture?",
+            ),
+            (
+                expected.flip(0, 1).roll([2 * i + 1 for i in pixel], (0, 1)),
+                "these are pixels that look at this one: which way do the paths go?",
+            ),
+            (earlier, "this is all that comes earlier: does a path lead to each of these pixels?"),
+            (
+                _seen(shape, pixel, kernel, "A" * (layers + 1)),
+                "mask A in all layers: what does its place hold above the first layer?",
+            ),
+            (
+                _seen(shape, pixel, kernel, "B" * (layers - 1) + "A"),
+                "one kernel too few: how many lie between the picture and the logit?",
+            ),
+            (
+                _seen(shape, pixel, kernel, "B" * (layers + 1) + "A"),
+                "one kernel too many: how many lie between the picture and the logit?",
+            ),
+        ]
+        for mistake, hint in mistakes:
+            assert not torch.equal(answer, mistake) or torch.equal(mistake, expected), hint
+        assert not (answer & ~earlier).any(), "a pixel is seen that does not come earlier"
+        wrong = (answer != expected).nonzero()
+        assert not len(wrong), (
+            f"with {layers + 1} kernels of width {kernel}, pixel {pixel} of {shape}: wrong at "
+            f"{tuple(wrong[0].tolist())}"
+        )
+
+
+def _seen(shape, pixel, kernel, kinds):
+    """Where paths through masks of these kinds lead, from the logit back to the picture."""
+    reached = {pixel}
+    for kind in kinds:
+        steps = (MaskedConv2d(kind, 1, 1, kernel).mask.squeeze().nonzero() - kernel // 2).tolist()
+        reached = {
+            (r + up, c + along)
+            for r, c in reached
+            for up, along in steps
+            if 0 <= r + up < shape[0] and 0 <= c + along < shape[1]
+        }
+    seen = torch.zeros(shape, dtype=torch.bool)
+    for place in reached:
+        seen[place] = True
+    return seen
+
+
 @exercise("ex-detective")
 def check_detective(is_sound):
     """``is_sound(model)``: do its conditionals make a distribution, and does it draw from it?"""

@@ -213,6 +213,28 @@ def check_draws(draws):
         )
 
 
+@exercise("ex-rubbish")
+def check_rubbish(share):
+    """``share(loss)``: nats -> how much rubbish a mixture may hold that never loses more."""
+    losses = torch.tensor([0.5, 2.0, 5.0], dtype=torch.float64)
+    answer = torch.tensor([float(share(loss)) for loss in losses.tolist()], dtype=torch.float64)
+    left = (-losses).exp()
+    mistakes = [
+        (left, "this is the share of the sound model: which is wanted?"),
+        (1 - 0.5**losses, "a nat was taken for a bit: which power undoes a natural logarithm?"),
+        (losses.exp(), "a share above one? What does a negative logarithm make of a small share?"),
+        (1 - losses.exp(), "a share below zero? What is the sign in the exponent?"),
+        (1 - losses, "this takes the logarithm for its tangent at one: how large is the loss?"),
+        (losses, "this takes the logarithm for its tangent at one: how large is the loss?"),
+        (losses / (1 + losses), "the loss is a logarithm: what undoes it?"),
+        (100 * (1 - left), "this is in percent: which number from 0 to 1 is it?"),
+    ]
+    _refuse(answer, mistakes)
+    for loss, one, right in zip(losses, answer, 1 - left, strict=True):
+        assert near(one, right), f"for a loss of {loss.item():g} nats it is not {one.item():.4g}"
+    assert near(torch.tensor(float(share(0.0))), 0.0), "to lose nothing: how much rubbish?"
+
+
 @exercise("ex-fair")
 def check_claims(reasons):
     """``{claim: "fair", or what speaks against it}``, for each of the six claims."""

@@ -8,7 +8,7 @@ from companion import divergences, evaluation
 from companion.checks import sampling_p_value
 from companion.distributions import BernoulliMixture
 from companion.exercises import exercise
-from companion.exercises._shared import near
+from companion.exercises._shared import near, shape_of
 
 
 @exercise("ex-mixture-parameters")
@@ -109,6 +109,38 @@ def check_size(size):
     for mistake, hint in mistakes:
         assert abs(answer - mistake) >= 1, hint
     assert abs(answer - bits / 8) <= 1, "the value is not the number of bytes"  # may be rounded
+
+
+@exercise("ex-wasserstein")
+def check_wasserstein(distance):
+    """``distance(p, q, points)``: three of ``(n,)``, points increasing -> ``()``, units of x."""
+    p, q = torch.tensor([[0.5, 0.1, 0.1, 0.3], [0.1, 0.4, 0.4, 0.1]], dtype=torch.float64)
+    points = torch.tensor([0.0, 1.0, 3.0, 4.5], dtype=torch.float64)
+    answer = torch.as_tensor(distance(p, q, points))
+    assert answer.shape == (), f"one number for two tables: shape (), not {shape_of(answer)}"
+    surplus, gaps = (p - q).cumsum(0)[:-1], points.diff()
+    mistakes = [
+        ((p - q).abs().sum() / 2, "this is the total variation: how far is the mass carried?"),
+        ((p - q).abs().sum(), "this is how much is in the wrong place, twice: and how far off?"),
+        (surplus.abs().sum(), "each step counts as one: how far is it from point to point?"),
+        (surplus.abs().max(), "only the fullest crossing counts: what of the others?"),
+        (
+            (surplus * gaps).sum(),
+            "what goes left was set off against what goes right: is either of them no work?",
+        ),
+        (
+            ((p - q).abs() * points).sum() / 2,
+            "mass times the place where it lies: is work not mass times the way it goes?",
+        ),
+    ]
+    for mistake, hint in mistakes:
+        assert not near(answer, mistake), hint
+    assert near(answer, (surplus.abs() * gaps).sum()), "the value is not the least work"
+    p, q = torch.tensor([[0.0, 0.25, 0.75], [0.5, 0.5, 0.0]], dtype=torch.float64)
+    points = torch.tensor([-1.0, 0.5, 1.0], dtype=torch.float64)
+    assert near(distance(p, q, points), divergences.wasserstein1(p, q, points)), (
+        "right for four points, and not for three of which one is below zero"
+    )
 
 
 @exercise("ex-estimator")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from companion.exercises import exercise
-from companion.exercises._shared import near
+from companion.exercises._shared import near, shape_of, two_numbers
 from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, StandardNormal, iwae
 from companion.vae.distributions import DiagonalGaussian
 
@@ -114,6 +114,46 @@ def check_reparameterise(draw):
             f"z is a good draw, but the gradient of {name} is not that of mu + sigma * noise: has "
             "a part been left out of the graph?"
         )
+
+
+@exercise("ex-two-gradients")
+def check_gradients(terms):
+    """``terms(f, slope, noise)``: three of ``(S,)`` -> two of ``(S,)``: by score, by path."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(6, generator=generator, dtype=torch.float64)
+    z = 0.7 + noise
+    f, slope = z.square() + 3, 2 * z
+    answer = two_numbers(terms(f, slope, noise), "the terms of two estimates")
+    score, path = (torch.as_tensor(part) for part in answer)
+    for name, part in (("score-function", score), ("reparameterised", path)):
+        assert part.shape == (6,), f"a {name} term for each draw: shape (6,), not {shape_of(part)}"
+    weights = noise.square()
+    best, mean = (f * weights).sum() / weights.sum(), f.mean()
+    assert not (near(path, (f - best) * noise) and near(score, slope)), "which comes first?"
+    mistakes = [
+        (f * noise, "no baseline was subtracted: which one makes these terms vary least?"),
+        (
+            (f - mean) * noise,
+            "the mean of f is a baseline, and a good one: is it the best? In what does it enter?",
+        ),
+        (-(f - best) * noise, "the sign is turned round: which way does ln q grow with mu?"),
+        (f - best, "these are values: where is the gradient of ln q?"),
+        ((f - (f * noise).mean()) * noise, "the baseline is a mean with the wrong weights"),
+        (slope * noise, "a slope is in it: does the score function use one?"),
+        (slope, "these are the other terms: does the score function use a slope?"),
+    ]
+    for mistake, hint in mistakes:
+        assert not near(score, mistake), hint
+    sound = near(score, (f - best) * noise) or near(score, (f - (f * weights).mean()) * noise)
+    assert sound, "the first terms are not those of the score function with its best baseline"
+    mistakes = [
+        (slope * noise, "this is the gradient for the spread: by how much does z move with mu?"),
+        (f * noise, "these are the terms of the score function: which draws can follow mu?"),
+        (f, "these are values: how do they change when z moves with mu?"),
+    ]
+    for mistake, hint in mistakes:
+        assert not near(path, mistake), hint
+    assert near(path, slope), "the second terms are not the slopes along which z moves with mu"
 
 
 @exercise("ex-elbo")
