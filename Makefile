@@ -44,19 +44,20 @@ serve: book ## show the website at http://localhost:8000
 	@echo "Serving the book at http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-test: $(READY) ## run everything that CI checks
+test: $(READY) ## check code, notebooks and website, as CI does on one Python
 	@echo '== 1/3 code: ruff =='
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@echo '== 2/3 package, equations, prose; and every cell, run and compared with what is committed =='
 	@# Notebooks first, in this order: they are long, and the short tests then fill both workers.
-	@OMP_NUM_THREADS=1 COMPANION_SCALE=cpu $(BIN)/python -m pytest -n 2 --dist loadfile \
+	@OMP_NUM_THREADS=1 COMPANION_SCALE=cpu $(BIN)/python -m pytest -rs -n 2 --dist loadfile \
 	   --no-loadscope-reorder --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	   book/*.ipynb tests --ignore tests/test_site.py
 	@echo '== 3/3 website: built with warnings as errors, then read in a browser =='
 	@sh tools/build.sh $(BIN)
-	@$(BIN)/python -m pytest -n 2 tests/test_site.py
-	@test -n "$$CI" || echo 'All that CI checks has passed. Next: git push, or make serve'
+	@$(BIN)/python -m pytest -rs -n 2 tests/test_site.py
+	@test -n "$$CI" || echo 'Passed, but for what is listed above as skipped. CI also runs the' \
+	   'other Pythons: make combinations. Next: git push, or make serve'
 
 execute: $(READY) ## run notebooks and store their outputs: NAME=... for some of them
 	@$(BIN)/python tools/execute.py $(NAME)

@@ -14,7 +14,6 @@ from tests import book
 from tests.book import ROOT, Page
 
 NAMED = "name in the code"
-TO_COME = re.compile(r"to come in (companion\.\w+)")
 NONE = "—"
 
 
@@ -79,14 +78,11 @@ def exists(name):
 def notation_problems(page):
     seen, found = set(), False
     for head, *rows in tables(page):
-        *first, last = map(text, head)
-        later = TO_COME.fullmatch(last)
-        if first != ["symbol", "meaning"] or not (last == NAMED or later):
-            yield f"a table has the columns {[*first, last]}, not symbol, meaning, {NAMED}"
+        columns = [*map(text, head)]
+        if columns != ["symbol", "meaning", NAMED]:
+            yield f"a table has the columns {columns}, not symbol, meaning, {NAMED}"
             continue
         found = True
-        if later and pydoc.locate(later[1]):
-            yield f"{later[1]} is there: say “{NAMED}” above its table"
         for row in rows:
             symbol, meaning, code = row
             if not (text(symbol) and text(meaning) and text(code)):
@@ -101,7 +97,7 @@ def notation_problems(page):
             if words.replace(",", "").strip() != ("" if listed else NONE):
                 yield f"{text(symbol)}: “{text(code)}” is neither names, with commas, nor {NONE}"
             for name in listed:
-                if not later and not exists(name):
+                if not exists(name):
                     yield f"{text(symbol)}: companion has no {name}"
     if not found:
         yield "there is no table of symbols"
@@ -119,9 +115,9 @@ SOUND = """
 | $\\mathrm{NLL}$ | score | {py:func}`~companion.evaluation.nll` |
 | $p_\\theta$ | the model | — |
 
-| symbol | meaning | to come in `companion.nowhere` |
+| symbol | meaning | name in the code |
 |---|---|---|
-| $z$ | code | `no_such_name` |
+| $z$ | code | `z` |
 """
 
 
@@ -148,8 +144,11 @@ def test_a_sound_notation_passes(tmp_path):
         ("| — |", "|", "empty column"),
         ("| — |", "| to do |", "neither names"),
         ("`x`, `labels`", "`x` or `labels`", "neither names"),
-        ("name in the code", "code", "a table has the columns"),
-        ("companion.nowhere", "companion.evaluation", "companion.evaluation is there"),
+        (
+            "| meaning | name in the code |\n|---|---|---|\n| $x$",
+            "| is | code |\n|---|---|---|\n| $x$",
+            "a table has the columns",
+        ),
         (SOUND, "No table.", "no table"),
     ],
 )

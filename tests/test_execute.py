@@ -114,34 +114,6 @@ def test_errors_are_not_stored(output, message):
         normalised(new_notebook(cells=[code("x", outputs=[output])]))
 
 
-def widgets(slider, label, link, spare):
-    view = {execute.WIDGET: {"model_id": slider, "version_major": 2, "version_minor": 0}}
-    state = {
-        spare: {"model_name": "LabelModel", "state": {}},
-        slider: {"model_name": "BoxModel", "state": {"children": [f"IPY_MODEL_{label}"]}},
-        link: {"model_name": "LinkModel", "state": {"source": [f"IPY_MODEL_{label}", "value"]}},
-        label: {"model_name": "LabelModel", "state": {}},
-    }
-    return new_notebook(
-        cells=[code("x", id="x", outputs=[new_output("display_data", view)])],
-        metadata={"widgets": {execute.WIDGETS: {"state": state, "version_major": 2}}},
-    )
-
-
-def test_widgets_are_named_in_order_and_spare_ones_dropped():
-    one = normalised(widgets("a" * 32, "b" * 32, "c" * 32, "d" * 32))
-    other = normalised(widgets("4" * 32, "3" * 32, "2" * 32, "1" * 32))
-    assert one == other == normalised(read(one))
-    models = read(one).metadata.widgets[execute.WIDGETS].state
-    assert [m.model_name for m in models.values()] == ["BoxModel", "LabelModel", "LinkModel"]
-
-
-def test_widget_state_without_a_view_is_dropped():
-    book = widgets("a" * 32, "b" * 32, "c" * 32, "d" * 32)
-    book.cells[0].outputs = []
-    assert "widgets" not in read(normalised(book)).metadata
-
-
 def test_execute_stores_outputs(book, capsys):
     asked = "import os; print(*(os.environ[f'COMPANION_{x}'] for x in ('PROGRESS', 'SCALE')))"
     path = book("one", code(asked), code("1 + 1"))

@@ -36,7 +36,7 @@ def built(tmp_path_factory):
     source = tmp_path_factory.mktemp("source")  # setuptools leaves its work beside the sources
     for folder in ("companion", "tests", "tools"):
         shutil.copytree(ROOT / folder, source / folder, ignore=JUNK)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT.md"):
         shutil.copy(ROOT / name, source)
     folder = tmp_path_factory.mktemp("dist")
     program = (
@@ -66,20 +66,22 @@ def test_the_wheel_holds_the_package_its_data_and_the_licence_and_nothing_else(b
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         about = f"companion-{companion.__version__}.dist-info"
-        assert f"Version: {companion.__version__}\n" in archive.read(f"{about}/METADATA").decode()
+        metadata = archive.read(f"{about}/METADATA").decode()
+        assert f"Version: {companion.__version__}\n" in metadata
+        assert "License-Expression: MIT AND CC-BY-SA-3.0\n" in metadata  # the latter of MNIST
         assert archive.read("companion/_data/results.json") == (DATA / "results.json").read_bytes()
     meta = {name for name in names if name.startswith(f"{about}/")}
     assert names - meta == expected()
     assert "companion/_data/mnist.tar.xz" in names
     assert any(name.startswith("companion/_data/weights/") for name in names)
-    assert f"{about}/licenses/LICENSE" in meta
+    assert {f"{about}/licenses/{name}" for name in ("LICENSE", "LICENSE-TEXT.md")} <= meta
 
 
 def test_the_source_distribution_can_be_built_from(built):
     [source] = built.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert expected() | {"pyproject.toml", "README.md", "LICENSE"} <= names
+    assert expected() | {"pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT.md"} <= names
 
 
 def test_an_installed_package_reads_its_data_and_draws(built, tmp_path):

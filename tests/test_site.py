@@ -121,12 +121,36 @@ def test_every_equation_of_a_chapter_has_a_mark_that_leads_to_its_check(pages):
             seen.add(label)
             mark = block.parent.select_one("a.check-mark")
             assert mark, f"{chapter}: equation ({label}) has no mark"
-            assert mark["aria-label"] == mark["title"] == "How this equation is checked"
+            assert mark["aria-label"] == mark["title"] == f"How equation {label} is checked"
             assert mark["href"] == f"equations.html#check-{label}"
             entry = pages["book/equations.html"].find(id=f"check-{label}")
             assert entry, f"{chapter}: the check of ({label}) is not in the appendix"
             assert checks[label].source.strip() in entry.select_one("pre").get_text()
     assert seen == checks.keys()
+
+
+def test_the_checks_stand_in_the_order_of_the_book(pages):
+    appendix = pages["book/equations.html"]
+    found = [link.get_text(strip=True).strip("()") for link in appendix.select(".check-where a")]
+    numbers = [tuple(map(int, one.split("."))) for one in found if re.fullmatch(r"[\d.]+", one)]
+    assert len(numbers) == len(appendix.select("section.check"))
+    assert numbers == sorted(numbers)
+    for section in appendix.select("section[id^='checks-']"):
+        chapter = pages[f"book/{section['id'].removeprefix('checks-')}.html"]
+        title = section.h2.get_text().rstrip("#")
+        assert chapter.article.h1.get_text().rstrip("#").endswith(f". {title}")
+
+
+def test_no_description_in_the_reference_is_read_as_a_list_with_letters(pages):
+    assert not pages["book/api.html"].select("dl ol")
+
+
+def test_the_first_page_says_what_it_is_to_others(pages):
+    head = pages["index.html"].head
+    assert head.title.get_text(strip=True) == CONFIG["title"]
+    about = head.select_one("meta[name='description']")["content"]
+    assert about == head.select_one("meta[property='og:description']")["content"]
+    assert head.select_one("meta[property='og:title']")["content"] == CONFIG["title"]
 
 
 def test_the_reference_lists_every_module_of_the_package(pages):
@@ -291,6 +315,19 @@ UNSET = r"""() => {
   return problems;
 }"""
 
+# Run in the page: the text that can hardly be seen on white paper.
+PALE = r"""() => {
+  const light = element => {
+    const [r, g, b] = getComputedStyle(element).color.match(/[\d.]+/g).map(Number);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 140;
+  };
+  const written = element => [...element.childNodes].some(
+    node => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
+  return [...document.querySelectorAll('article *')]
+    .filter(e => e.checkVisibility() && written(e) && light(e))
+    .map(e => e.outerHTML.slice(0, 80));
+}"""
+
 VIEWS = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
@@ -334,12 +371,34 @@ def test_search_finds_a_chapter(browser, address):
         assert visit.problems == []
 
 
+def test_a_page_printed_from_the_dark_is_dark_on_white(browser, address):
+    with Visit(browser, address, scheme="dark") as visit:
+        tab = visit.open(f"{CHAPTERS[0]}.html")
+        tab.emulate_media(media="print", color_scheme="dark")
+        pale = tab.evaluate(PALE)
+        assert not pale, pale[:5]
+
+
+def test_a_page_that_is_not_there_leads_to_the_first(browser, address):
+    for path in ("404.html", "book/404.html"):
+        with Visit(browser, address) as visit:
+            visit.page.route(
+                "**/book/404.html", lambda route: route.fulfill(path=SITE / "404.html")
+            )
+            tab = visit.open(path)
+            tab.get_by_role("link").click()
+            tab.wait_for_url(f"{address}/")
+            assert tab.title() == CONFIG["title"]
+
+
 @VIEWS
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "search"])
 def test_a_page_is_accessible(browser, address, page, scheme):
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
     with Visit(browser, address, scheme=scheme) as visit:
-        tab = visit.open(f"{page}.html")
+        tab = visit.open(f"{page}.html?q=entropy" if page == "search" else f"{page}.html")
+        if page == "search":
+            tab.wait_for_selector("#search-results .highlighted", timeout=10_000)
         tab.evaluate(axe)
         result = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
         violations = [

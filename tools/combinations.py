@@ -1,16 +1,14 @@
 """Test the package under every combination of Python and of dependencies that is promised.
 
-    python tools/combinations.py                    all that this machine can run
+    python tools/combinations.py                    all whose Python this machine has
     python tools/combinations.py floors-3.11        one of them, which must then run
-    python tools/combinations.py --with-torch ...   fetch torch, whatever its size
 
 `locked` is requirements.txt; `floors` is the oldest version of everything in pyproject.toml. Each
 gets an environment of its own, kept in _build/combinations, in which all code is compiled, every
 module imported and the tests run, those of the website and the notebooks left out. What pytest says
 goes to _build/combinations/NAME/tests.log.
 
-On Linux the registry's torch is a build of several gigabytes. It is used where pip finds it without
-asking the registry; else what needs no torch is run, and the table says so.
+On Linux the registry's torch is a build of several gigabytes: here it is torch's own for CPUs.
 """
 
 import argparse
@@ -27,11 +25,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.lock import OLDEST, OTHERS  # after the path: this file is also called by its name
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "_build" / "combinations"
-TESTED = ("3.11", "3.12", "3.13")  # as tools/lock.py has it
+TESTED = (OLDEST, *OTHERS)
 COMBINATIONS = [*(f"locked-{version}" for version in TESTED), f"floors-{TESTED[0]}"]
-NEEDS_TORCH = "needs torch"  # as tools/without_torch.py has it
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 
 # Run in the new environment: which modules of the package can be imported.
 IMPORTS = """
@@ -39,16 +41,13 @@ import importlib, json, pkgutil, warnings
 import companion
 warnings.filterwarnings("error", module="companion")
 names = ["companion", *(m.name for m in pkgutil.walk_packages(companion.__path__, "companion."))]
-found = {"imported": [], "without torch": [], "broken": []}
+found = {"imported": [], "broken": []}
 for name in names:
     if name.endswith("__main__"):
         continue
     try:
         importlib.import_module(name)
         found["imported"].append(name)
-    except ModuleNotFoundError as error:
-        key = "without torch" if (error.name or "").split(".")[0] == "torch" else "broken"
-        found[key].append(f"{name}: {error}")
     except Exception as error:
         found["broken"].append(f"{name}: {type(error).__name__}: {error}")
 print(json.dumps(found))
@@ -95,12 +94,6 @@ def floors(project: dict, extras: tuple[str, ...] = ("book", "test")) -> list[st
 def locked() -> list[str]:
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def split(requirements: list[str]) -> tuple[str, list[str]]:
-    """torch's own requirement, and all others."""
-    [torch] = [one for one in requirements if re.match(r"torch\b(?!-)", one)]
-    return torch, [one for one in requirements if one != torch]
 
 
 # --- how it is had -----------------------------------------------------------------------------
@@ -154,49 +147,17 @@ class Environment:
             for package in json.loads(self.demand("-m", "pip", "list", "--format", "json"))
         }
 
-    def take(self, requirement: str) -> bool:
-        """Install a torch that is at hand, if there is one, without asking the registry.
 
-        Without an index pip knows what is installed and what lies in the folders of its setting
-        ``find-links``.
-        """
-        asked = ("install", "--no-deps", "--no-index", requirement)
-        return self.run("-m", "pip", *asked).returncode == 0
-
-
-def install(environment: Environment, kind: str, with_torch: bool) -> str:
-    """Install what a combination asks for; returns what the table should say beside torch.
+def install(environment: Environment, kind: str) -> None:
+    """Install what a combination asks for.
 
     Raises: Failed if the requirements do not fit together, or not this Python.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    torch, others = split(locked() if kind == "locked" else floors(project))
-    if with_torch or not sys.platform.startswith("linux"):  # elsewhere its wheels are small
-        environment.pip("install", torch, *others)
-        return ""
-    promised, _ = split(project["dependencies"])
-    if environment.take(torch) or (kind == "floors" and environment.take(promised)):
-        have = environment.versions()["torch"]
-        environment.pip("install", f"torch=={have}", *others)
-        wanted = torch.split("==")[1]
-        return "" if have.split("+")[0] == wanted or kind == "locked" else f", not {wanted}"
-    if kind == "floors":
-        raise Failed(f"{promised} is not at hand; --with-torch fetches it, gigabytes on Linux")
-    # The lock is complete: nothing has to be resolved, and so nothing asks for torch. That the
-    # registry has it for this Python is seen from its list of versions.
-    environment.pip("install", "--no-deps", *others)
-    wrong = [
-        line
-        for line in environment.run("-m", "pip", "check").stdout.splitlines()
-        if line != "No broken requirements found."
-        and "requires torch, which is not installed" not in line
-    ]
-    listed = environment.demand("-m", "pip", "index", "versions", "torch")
-    if torch.split("==")[1] not in re.findall(r"[\w.]+", listed):
-        wrong.append(f"{torch} is not to be had for this Python")
-    if wrong:
-        raise Failed("the lock does not fit:\n" + "\n".join(wrong))
-    return "none at hand"
+    wanted = locked() if kind == "locked" else floors(project)
+    [torch] = [one for one in wanted if one.startswith("torch==")]
+    environment.pip("install", "--no-deps", "--index-url", CPU_BUILDS, torch)
+    environment.pip("install", *wanted)
 
 
 # --- how it is tested --------------------------------------------------------------------------
@@ -206,7 +167,7 @@ def copied(folder: Path) -> Path:
     """What the package is built from, copied: setuptools would write beside the original."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "companion", folder / "companion", ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT.md"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -218,19 +179,15 @@ def modules(environment: Environment, folder: Path) -> str:
     found = json.loads(environment.demand("-c", IMPORTS, cwd=folder).splitlines()[-1])
     if found["broken"]:
         raise Failed("cannot be imported:\n" + "\n".join(found["broken"]))
-    count, without = len(found["imported"]), len(found["without torch"])
-    return f"{count} of {count + without}" if without else f"{count}"
+    return str(len(found["imported"]))
 
 
-def tests(environment: Environment, folder: Path, torch: bool) -> str:
+def tests(environment: Environment, folder: Path) -> str:
     """Run the tests, and count them."""
     report = folder / "tests.xml"
-    here = os.pathsep.join((str(ROOT), str(ROOT / "tools")))
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     options = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]  # or it may hang
     options += ["-p", "no:cacheprovider", "--junitxml", report]
-    if not torch:  # conftest.py seeds torch
-        options += ["--noconftest", "-p", "without_torch"]
     chosen = ["tests", "--ignore", "tests/test_site.py"]
     command = [environment.python, "-m", "pytest", *options, *chosen]
     log = environment.folder / "tests.log"  # to be watched, and read afterwards
@@ -238,24 +195,20 @@ def tests(environment: Environment, folder: Path, torch: bool) -> str:
         done = subprocess.run(command, cwd=ROOT, env=variables, stdout=file, stderr=file)
     if not report.exists():
         raise Failed(f"pytest did not run: see {log}")
-    failed, passed, skipped, ran = [], 0, 0, set()
+    failed, passed, skipped = [], 0, 0
     for case in ElementTree.parse(report).iter("testcase"):
-        module = case.get("classname")
         if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(f"{module}::{case.get('name')}")
-        elif (reason := case.find("skipped")) is None:
-            passed += 1
-            ran.add(module)
+            failed.append(f"{case.get('classname')}::{case.get('name')}")
+        elif case.find("skipped") is not None:
+            skipped += 1
         else:
-            skipped += NEEDS_TORCH not in reason.get("message", "")
+            passed += 1
     if failed or done.returncode:
         raise Failed("\n".join((f"{len(failed)} tests failed: see {log}", *failed)))
-    said = f"{passed} passed" + (f", {skipped} skipped" if skipped else "")
-    every = len([*ROOT.glob("tests/test_*.py")]) - 1  # without the website
-    return said if torch else f"{said}, of {len(ran)} in {every} files"
+    return f"{passed} passed" + (f", {skipped} skipped" if skipped else "")
 
 
-def combination(name: str, folder: Path, with_torch: bool) -> Row:
+def combination(name: str, folder: Path) -> Row:
     """Install and test one combination."""
     began = time.perf_counter()
     kind, version = name.split("-")
@@ -266,13 +219,12 @@ def combination(name: str, folder: Path, with_torch: bool) -> Row:
     environment = Environment(folder / name, python)
     row = Row(name, python=environment.demand("-V").split()[1])
     try:
-        said = install(environment, kind, with_torch)
+        install(environment, kind)
         versions = environment.versions()
-        torch = versions.get("torch", "")
         main = ("numpy", "matplotlib", "accelerate", "pillow")
         row = row._replace(
-            torch=torch + said,
-            installed=", ".join(f"{one} {versions[one]}" for one in main if one in versions),
+            torch=versions["torch"],
+            installed=", ".join(f"{one} {versions[one]}" for one in main),
         )
         with tempfile.TemporaryDirectory() as temporary:
             scratch = Path(temporary)
@@ -282,7 +234,7 @@ def combination(name: str, folder: Path, with_torch: bool) -> Row:
                 "-W", "error", "-m", "compileall", "-q", "-f", *code, cwd=ROOT, env=caches
             )
             row = row._replace(modules=modules(environment, scratch))
-            row = row._replace(tests=tests(environment, scratch, bool(torch)))
+            row = row._replace(tests=tests(environment, scratch))
     except Failed as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         row = row._replace(outcome="FAILED: " + str(error).splitlines()[0])
@@ -304,16 +256,12 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", nargs="*", help=f"some of: {', '.join(COMBINATIONS)}")
-    parser.add_argument("--with-torch", action="store_true", help="fetch torch, whatever its size")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the environments")
     options = parser.parse_args()
     if unknown := [name for name in options.name if name not in COMBINATIONS]:
         parser.error(f"no combination {', '.join(unknown)}; there are {', '.join(COMBINATIONS)}")
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        combination(name, options.folder, options.with_torch)
-        for name in options.name or COMBINATIONS
-    ]
+    rows = [combination(name, options.folder) for name in options.name or COMBINATIONS]
     print(table(rows))
     accepted = ("passed",) if options.name else ("passed", "not run")
     return int(not all(row.outcome.startswith(accepted) for row in rows))

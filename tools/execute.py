@@ -12,7 +12,6 @@ metadata, joined output streams, readable cell ids that stay, one JSON for one c
 import argparse
 import base64
 import io
-import json
 import os
 import re
 import sys
@@ -30,8 +29,6 @@ BOOK = ROOT / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = {"mystnb", "tags"}
-WIDGET = "application/vnd.jupyter.widget-view+json"
-WIDGETS = "application/vnd.jupyter.widget-state+json"
 TIMEOUT = 3600  # seconds for a cell
 
 
@@ -46,7 +43,6 @@ def normalised(notebook) -> str:
         ExecutionError: if the stored outputs hold an error or standard error.
     """
     notebook = nbformat.from_dict(notebook)
-    state = notebook.metadata.get("widgets", {}).get(WIDGETS)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     taken = set()
@@ -57,8 +53,6 @@ def normalised(notebook) -> str:
         cell.source = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
         if cell.cell_type == "code":
             cell.outputs = _outputs(cell, number)
-    if state and (state := _stable_widgets(notebook, state))["state"]:
-        notebook.metadata["widgets"] = {WIDGETS: state}
     nbformat.validate(notebook)
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
@@ -100,43 +94,6 @@ def _readable_id(cell, taken):
             name = f"{base}-{count}"
     taken.add(name)
     return name
-
-
-def _stable_widgets(notebook, state):
-    """Keep the widgets that are displayed, named in order of appearance: their names are random."""
-    models = state["state"]
-
-    def referred(name):
-        return re.findall(r"IPY_MODEL_(\w+)", json.dumps(models[name], sort_keys=True))
-
-    views = [
-        o.data[WIDGET]
-        for cell in notebook.cells
-        for o in cell.get("outputs", [])
-        if WIDGET in o.get("data", {})
-    ]
-    queue, names = [view["model_id"] for view in views], {}
-
-    def follow():
-        for name in queue:
-            if name in models and name not in names:
-                names[name] = f"{len(names):032x}"
-                queue.extend(referred(name))
-
-    def renamed(text):
-        return re.sub(r"[0-9a-f]{32}", lambda m: names.get(m[0], m[0]), text)
-
-    follow()
-    links = [name for name in models if name not in names and "Link" in models[name]["model_name"]]
-    queue += sorted(
-        (name for name in links if set(referred(name)) & names.keys()),
-        key=lambda name: renamed(json.dumps(models[name], sort_keys=True)),
-    )
-    follow()
-    for view in views:
-        view["model_id"] = names.get(view["model_id"], view["model_id"])
-    kept = {names[name]: model for name, model in models.items() if name in names}
-    return json.loads(renamed(json.dumps({**state, "state": kept})))
 
 
 def execute(path):

@@ -3,7 +3,7 @@
 The package's docstrings are written to be read in an editor: a section may start on the line of
 its heading, shapes stand bare, ``(*batch, *event)``, and equations are named, ``Eq. (chain-rule)``.
 Here they become what Sphinx expects: headings on lines of their own, shapes as code, names as
-links to the equation in its chapter.
+links to the equation in its chapter. A size alone, ``features: D.``, stays a letter.
 """
 
 import re
@@ -20,6 +20,7 @@ SECTION = re.compile(
 )
 SHAPE = re.compile(r"``.*?``|(\((?=[^()`]*\*\w)[^()`]*\))")  # not where it is code already
 ERROR = re.compile(r"^(\s*)(\w+Error) (?=if |when |for |on )")
+LETTER = re.compile(r"^(\s*\w+:\s+)(?=[A-Z]\.)")  # else a list, numbered by letters
 EQUATION = re.compile(r"\bEq\. \(([a-z][a-z0-9]*(?:-[a-z0-9]+)+)\)")
 
 
@@ -85,6 +86,12 @@ def launch(app: Sphinx, page: str, template: str, context: dict, doctree) -> Non
                 button["url"] = in_colab(app, page)
 
 
+def title(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Do not say the book's title twice in that of its first page."""
+    if page == app.config.root_doc:
+        context["docstitle"] = ""
+
+
 def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
     """Rewrite ``lines`` in place, before napoleon reads them."""
     out, math_indent = [], None
@@ -102,6 +109,7 @@ def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str])
                 out.append(f"{before}{head}:")
                 line = f"{before}{' ' * (len(head) + 1)}{space}{rest}"
             line = ERROR.sub(r"\1\2: ", line)
+            line = LETTER.sub(r"\1\\", line)
             line = SHAPE.sub(lambda m: f"``{m[1]}``" if m[1] else m[0], line)
             line = EQUATION.sub(r"Eq. :eq:`\1`", line)
         out.append(line)
@@ -116,4 +124,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("cite-this-book", CiteThisBook)
     app.connect("autodoc-process-docstring", docstring, priority=100)
     app.connect("html-page-context", launch, priority=900)  # after the theme
+    app.connect("html-page-context", title)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
