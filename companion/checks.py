@@ -82,9 +82,11 @@ def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> f
         samples:  ``(N, D)``, D at most 20.
         log_prob: ``(N, D) -> (N,)``, nats.
 
-    Raises: ValueError if there are too few samples for the test.
+    Raises: ValueError if there are too few samples for the test, or the density is not finite.
     """
     density = log_prob(all_binary(samples.shape[-1])).cpu().double().exp()
+    if not density.isfinite().all():
+        raise ValueError("the density is not finite everywhere")
     expected, order = (density * len(samples)).sort(descending=True)
     observed = (frequencies(samples) * len(samples))[order]
     if observed[expected == 0].any():

@@ -126,6 +126,8 @@ class BernoulliMixture(nn.Module):
                 raise ValueError(f"known must be bool, shape ({self.probs.shape[1]},)")
             log_one, log_zero = log_one.where(known, 0), log_zero.where(known, 0)
         x = vectors(x, self.probs)
+        if known is not None:
+            x = x.where(known, 0)  # whatever stands there, nan too
         return x @ (log_one - log_zero).T + log_zero.sum(-1) + self.weights.log()
 
     def log_prob(self, x: Tensor, known: Tensor | None = None) -> Tensor:
@@ -187,7 +189,8 @@ class BernoulliMixture(nn.Module):
             ones.lerp_(r.T @ x / len(x), rate)
             self.weights.data = counts / counts.sum()  # M-step
             mean = share(ones.sum(0), 1, 1 / N)
-            probs = (ones + smoothing / N * mean) / (counts[:, None] + smoothing / N)
+            weight = (counts[:, None] + smoothing / N).clamp(min=limits.tiny)  # some may have died
+            probs = (ones + smoothing / N * mean) / weight
             # Off 0 and 1, to which a probability may round.
             self.probs.data = probs.clamp(limits.tiny, 1 - limits.eps)
             history.append(log_joint.logsumexp(-1).mean())

@@ -66,7 +66,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """
     _check(p=p, q=q)
     # By entropies, since kl(p, m) would be infinite where p is the least float, whose half is 0.
-    return entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
+    return (entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).clamp(min=0)  # of rounding
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
@@ -117,8 +117,9 @@ def tabulate(distribution: Distribution, points: Tensor) -> Tensor:
     if points.dim() != 1 or len(points) < 2:
         raise ValueError(f"points must have shape (n,), n at least 2, not {tuple(points.shape)}")
     width = (points[-1] - points[0]) / (len(points) - 1)
-    even = points[0] + width * torch.arange(len(points), device=points.device)
-    if not (points - even).abs().max() < width / 100:  # a hundredth leaves room for rounding
+    off = points.double().diff() - width
+    rounding = 2 * torch.finfo(points.dtype).eps * points.abs().max()  # of both ends of a cell
+    if not (width > 0 and off.abs().max() < width / 100 + rounding):
         raise ValueError("points must be increasing and equally spaced: take torch.linspace")
     table = distribution.log_prob(points).exp() * width
     missed = 1 - table.sum().item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.training.devices import home_of, usable
+from companion.training.process import float32
 
 
 class Estimate(NamedTuple):
@@ -31,13 +33,18 @@ class Estimate(NamedTuple):
 
 @contextlib.contextmanager
 def scoring(model: nn.Module) -> Iterator[Tensor]:
-    """Put a model into evaluation mode for a while; gives a parameter, for device and precision."""
-    was_training = model.training
+    """Put a model into evaluation mode for a while; gives a parameter, for device and precision.
+
+    On CUDA convolutions are computed in float32, and not in torch's default, TF32.
+    """
+    were_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield next(model.parameters())
+        with float32():
+            yield next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0))
     finally:
-        model.train(was_training)
+        for module, was_training in were_training.items():
+            module.training = was_training
 
 
 @contextlib.contextmanager
@@ -83,8 +90,8 @@ def log_likelihoods(
             "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
         )
     with scoring_on(model, device) as parameter:
-        scores = [model.log_prob(batch.to(parameter)).double() for batch in x.split(batch_size)]
-        return torch.cat(scores).cpu()
+        scores = [model.log_prob(batch.to(parameter)).cpu() for batch in x.split(batch_size)]
+        return torch.cat(scores).double()
 
 
 def nll(
@@ -144,20 +151,25 @@ def importance_sampled_log_prob(
     """
     if min(samples, batch_size, chunk, len(x)) < 1:
         raise ValueError("samples, batch_size, chunk and the number of examples are at least 1")
-    if x.dtype == torch.uint8 and x.max() > 1:
+    if not x.isfinite().all():
+        raise ValueError("x must be finite")
+    if not x.is_floating_point() and x.max() > 1:
         raise ValueError("x holds grey values: binarise it first, e.g. data.binarize(x, seed)")
     log_p, effective = [], []
     with scoring_on(model, device) as parameter:
         for batch in x.split(batch_size):
             batch = batch.to(parameter)
-            total = squares = batch.new_full((len(batch),), -math.inf).double()
+            total = squares = torch.full((len(batch),), -math.inf, dtype=torch.float64)
             for start in range(0, samples, chunk):
-                log_w = model.log_w(batch, min(chunk, samples - start)).double()
+                draws = min(chunk, samples - start)
+                log_w = model.log_w(batch, draws).cpu().double()
+                if log_w.shape != (draws, len(batch)):
+                    raise ValueError(f"log_w gives {tuple(log_w.shape)}, not (K, B)")
                 total = torch.logaddexp(total, log_w.logsumexp(0))
                 squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             log_p.append(total - math.log(samples))
             effective.append((2 * total - squares).exp())
-        return torch.cat(log_p).cpu(), torch.cat(effective).cpu()
+        return torch.cat(log_p), torch.cat(effective)
 
 
 def importance_sampled_nll(

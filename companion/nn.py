@@ -92,6 +92,25 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def per_example(values: Tensor, x: Tensor) -> Tensor:
+    """The values, if there is one for each example: a mean over entries, too, is no likelihood."""
+    if values.shape != x.shape[:1]:
+        raise ValueError(
+            f"one value for each of {len(x)} examples is needed, not {tuple(values.shape)}: sum "
+            "over the event, with torch.distributions.Independent"
+        )
+    return values
+
+
+def require_shares(marginals: Tensor, bias: Tensor) -> None:
+    """Refuse what is no share of ones, 0 to 1, for each entry of a bias, ``(D,)``."""
+    if marginals.shape != bias.shape or not ((marginals >= 0) & (marginals <= 1)).all():
+        raise ValueError(
+            f"a share of ones, 0 to 1, for each of {len(bias)} entries is needed; grey values are "
+            "divided by 255 first"
+        )
+
+
 def free_parameters(model: nn.Module) -> int:
     """How many numbers a model has, but for the weights that a mask hides."""
     hidden = 0

@@ -259,3 +259,29 @@ def test_either_set_may_come_first(rng):
     assert one.mmd2 == pytest.approx(other.mmd2, rel=1e-10)
     assert one.p_value == pytest.approx(other.p_value, abs=0.05)
     close(one.null.quantile(0.5), other.null.quantile(0.5), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_points_that_are_no_numbers_are_no_evidence(value):
+    a, b = torch.zeros(4, 2), torch.zeros(4, 2)
+    a[1, 0] = value
+    with pytest.raises(ValueError, match="finite"):
+        mmd_test(a, b, gaussian_kernel(1.0))
+    with pytest.raises(ValueError, match="finite"):
+        mmd2(b, a, gaussian_kernel(1.0))
+
+
+@pytest.mark.parametrize("kernel", [gaussian_kernel, inverse_multiquadratic])
+@pytest.mark.parametrize("size", [0.0, -1.0, math.nan])
+def test_a_kernel_has_a_size(kernel, size):
+    with pytest.raises(ValueError, match="above 0"):
+        kernel(size)
+
+
+def test_far_from_the_origin_nothing_is_lost():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 50, 2, generator=generator, dtype=torch.float32)
+    shift = 2.0**14  # what is added is exact, up to the spacing of floats there
+    a, b = (a * 512).round() / 512, (b * 512).round() / 512 + 1
+    near, far = (mmd2(a + s, b + s, gaussian_kernel(1.0)).item() for s in (0, shift))
+    assert far == pytest.approx(near, rel=1e-4)

@@ -14,6 +14,7 @@ from companion.gan import GameLoss, non_saturating, wasserstein
 from companion.gan.losses import cross_entropy_fake, cross_entropy_real
 from companion.nn import mlp
 from companion.training import CheckpointError
+from companion.training.checkpoint import fingerprint, in_words
 from companion.vae import ConditionalBernoulli
 from tests.test_aae_training import killed_and_resumed, moves, same, weights
 
@@ -457,22 +458,32 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
     own = {"weight": 0.2, "label_weight": 0.3, "critic_noise": 0.4}
     with pytest.raises(Stop):
         fit_semi_supervised(small(), batches(), *labelled(), epochs=3, **own, **asked)
+    few, kinds = labelled()
+    own["loss"] = in_words(non_saturating)
+    own |= {"labelled": fingerprint(few.images), "labels": fingerprint(kinds)}
     assert told == asked | {"steps": 12, "settings": own}
 
 
 def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, monkeypatch):
-    def play(path, watch, **rules):
+    few, kinds = labelled()
+
+    def play(path, watch, labelled=few, labels=kinds, **rules):
         aae = small()
         settings = {"epochs": 2, "critic_noise": 0.2, "path": path, "watch": watch} | rules
-        rows = fit_semi_supervised(aae, batches(), *labelled(), **settings, device="cpu")
+        rows = fit_semi_supervised(aae, batches(), labelled, labels, **settings, device="cpu")
         return weights(aae), rows
 
     (whole, rows), (resumed, kept) = killed_and_resumed(play, tmp_path / "game", monkeypatch)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert kept == rows
-    for rule in ("weight", "label_weight", "critic_noise"):
-        with pytest.raises(CheckpointError, match=rule):
-            play(tmp_path / "game", None, **{rule: 0.5})
+    others = dict.fromkeys(("weight", "label_weight", "critic_noise"), 0.5) | {
+        "loss": wasserstein,
+        "labels": kinds.flip(0),
+        "labelled": data.Batches(few.images.flip(0), 3),
+    }
+    for rule, other in others.items():
+        with pytest.raises(CheckpointError, match=f"- {rule}"):
+            play(tmp_path / "game", None, **{rule: other})
 
 
 def test_a_run_is_a_function_of_its_seed():

@@ -214,3 +214,12 @@ def test_examples_of_any_shape_in_either_precision(dtype):
     assert near(cut.average_kl, truth)
     parts = cut.mutual_information.mean + cut.marginal_kl.mean
     assert cut.average_kl.mean == pytest.approx(parts, rel=1e-5)
+
+
+def test_an_example_that_never_comes_adds_nothing():
+    p_data, q = torch.tensor([0.5, 0.5, 0.0]).double(), torch.eye(3).double()
+    prior = torch.full((3,), 1 / 3).double()
+    with_it, without = surgery(p_data, q, prior), surgery(p_data[:2], q[:2], prior)
+    assert with_it == without
+    assert with_it.mutual_information.item() == pytest.approx(math.log(2))
+    assert surgery(torch.tensor([1.0, 0.0]), torch.eye(2), torch.tensor([1.0, 0.0])).average_kl == 0

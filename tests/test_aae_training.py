@@ -25,6 +25,7 @@ from companion.aae import (
 from companion.gan import non_saturating, wasserstein
 from companion.nn import mlp
 from companion.training import CheckpointError, Run, fit, load_model
+from companion.training.checkpoint import in_words
 from companion.vae import ConditionalBernoulli, ConditionalGaussian
 
 close = torch.testing.assert_close
@@ -497,7 +498,8 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
     }
     with pytest.raises(Stop):
         fit_aae(small(), batches(), epochs=3, weight=0.2, **asked)
-    assert told == asked | {"steps": 12, "settings": {"weight": 0.2}}
+    own = {"weight": 0.2, "loss": in_words(non_saturating), "labels": None}
+    assert told == asked | {"steps": 12, "settings": own}
 
 
 class Killed(Exception):
@@ -522,18 +524,19 @@ def killed_and_resumed(play, path, monkeypatch):
     return whole, resumed
 
 
-def test_a_game_goes_on_from_its_checkpoint_but_not_under_another_weight(tmp_path, monkeypatch):
-    def play(path, watch, weight=0.5):
+def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, monkeypatch):
+    def play(path, watch, labels=LABELS, **rules):
         aae = small(labels=2, prior=lambda count, y: y + torch.randn(count, 2))
-        settings = {"epochs": 2, "weight": weight, "path": path, "watch": watch}
-        rows = fit_aae(aae, batches(), LABELS, **settings, device="cpu")
+        settings = {"epochs": 2, "weight": 0.5, "path": path, "watch": watch} | rules
+        rows = fit_aae(aae, batches(), labels, **settings, device="cpu")
         return weights(aae), rows
 
     (whole, rows), (resumed, kept) = killed_and_resumed(play, tmp_path / "game", monkeypatch)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert kept == rows
-    with pytest.raises(CheckpointError, match="weight"):
-        play(tmp_path / "game", None, weight=1.0)
+    for rule, other in {"weight": 1.0, "loss": wasserstein, "labels": LABELS + 1}.items():
+        with pytest.raises(CheckpointError, match=rule):
+            play(tmp_path / "game", None, **{rule: other})
 
 
 def test_someone_may_watch_the_players_after_each_step_and_changes_nothing():
@@ -621,3 +624,15 @@ def test_two_processes_agree_with_one(tmp_path):
         assert same(weights(first), second)
         for a, b in zip(weights(first), weights(alone), strict=True):  # but for rounding
             close(a, b, rtol=0, atol=1e-3)
+
+
+def test_a_likelihood_of_single_entries_is_refused():
+    aae = small()
+
+    class Coins(nn.Module):
+        def forward(self, z):
+            return torch.distributions.Bernoulli(logits=torch.zeros(len(z), 4) + z.sum())
+
+    aae.decoder = Coins()
+    with pytest.raises(ValueError, match="sum over the event"):
+        fit_aae(aae, batches(), epochs=1, device="cpu")

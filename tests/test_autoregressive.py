@@ -808,3 +808,14 @@ def test_on_a_gpu_as_on_a_cpu(name):
     known[SHUFFLED[:5]] = True
     assert torch.equal(model.complete(x, known)[:, known].cpu(), x[:, known])
     model.start_from(torch.full((D,), 0.5))
+
+
+@pytest.mark.parametrize("marginals", [torch.full((5,), 128.0), torch.tensor(0.5), torch.zeros(4)])
+def test_only_shares_are_marginals(marginals):
+    with pytest.raises(ValueError, match="a share of ones, 0 to 1, for each of 5"):
+        FVSBN(5).start_from(marginals)
+
+
+def test_a_number_is_no_example():
+    with pytest.raises(ValueError, match="must have shape"):
+        FVSBN(5).log_prob(torch.tensor(1.0))

@@ -367,11 +367,12 @@ def test_examples_to_start_from():
             mixture.start_from(torch.zeros(shape))
 
 
-def test_a_component_that_dies_harms_nobody():
+@pytest.mark.parametrize("smoothing", [0, 1])
+def test_a_component_that_dies_harms_nobody(smoothing):
     x = torch.zeros(200, 784)
     mixture = BernoulliMixture(784, 2).float()
     mixture.start_from(torch.stack([torch.ones(784), torch.zeros(784)]))
-    history = mixture.fit(Batches(x, 200), epochs=3)
+    history = mixture.fit(Batches(x, 200), epochs=3, smoothing=smoothing)
     assert mixture.weights.tolist() == [0, 1]
     assert history[0] < history[-1] < 0
     assert torch.equal(mixture.responsibilities(x[:2]), torch.tensor([[0.0, 1.0]] * 2).float())
@@ -510,3 +511,11 @@ def test_bad_input_is_refused(build):
         ValueError, match=r"shape|smoothing|component|entry|known|alike|prior|between|entries"
     ):
         build()
+
+
+def test_what_stands_at_unknown_entries_means_nothing():
+    mixture, known = separated(), torch.zeros(12, dtype=torch.bool)
+    known[:5] = True
+    x = mixture.sample()
+    spoiled = x.where(known, math.nan)
+    assert torch.equal(mixture.log_joint(spoiled, known), mixture.log_joint(x, known))

@@ -321,3 +321,19 @@ def test_estimates_refuse_what_would_average_over_the_event():
         for pair in ((x, torch.zeros(3)), (torch.zeros(3), x)):
             with pytest.raises(ValueError, match=r"shapes \(n,\) and \(m,\), not empty"):
                 wasserstein1_estimate(*pair)
+
+
+def test_rounding_makes_no_jensen_shannon_negative():
+    p = torch.rand(300, 1000, generator=torch.Generator().manual_seed(0)) + 0.1
+    q = p * (1 + 1e-4 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    p, q = (table / table.sum(-1, keepdim=True) for table in (p, q))
+    assert (jensen_shannon(p, q) >= 0).all()
+
+
+def test_a_fine_grid_in_float32_is_even_enough():
+    points = torch.linspace(-10, 10, 200_001, dtype=torch.float32)
+    assert tabulate(Normal(0.0, 1.0), points).sum() == pytest.approx(1, abs=1e-4)
+    uneven = torch.linspace(-10, 10, 2001, dtype=torch.float32)
+    uneven[7] += 0.002
+    with pytest.raises(ValueError, match="equally spaced"):
+        tabulate(Normal(0.0, 1.0), uneven)

@@ -22,6 +22,7 @@ from companion.evaluation import (
     log_likelihoods,
     nll,
     roc,
+    scoring,
 )
 from companion.nn import MaskedLinear, free_parameters
 from companion.vae import VAE, LinearGaussian, StandardNormal
@@ -123,7 +124,7 @@ class Weighted(torch.nn.Module):
 @pytest.mark.parametrize("chunk", [1, 3, 12, 50])
 def test_importance_sampling_in_parts_is_one_sum(batch_size, chunk, rng):
     log_w = torch.randn(12, 5, generator=rng, dtype=torch.float64) * 3
-    x = torch.arange(5)[:, None]
+    x = torch.arange(5.0)[:, None]
     w = log_w.exp()
     each = -w.mean(0).log()
     effective = (w.sum(0) ** 2 / (w**2).sum(0)).sort().values[2]
@@ -140,7 +141,7 @@ def test_importance_sampling_in_parts_is_one_sum(batch_size, chunk, rng):
 
 
 def test_effective_samples_of_equal_and_of_unequal_weights():
-    x = torch.arange(3)[:, None]
+    x = torch.arange(3.0)[:, None]
     equal = torch.full((70, 3), -600.0)
     assert importance_sampled_nll(Weighted(equal), x, 70).effective_samples == pytest.approx(70)
     half = equal.clone()
@@ -389,3 +390,54 @@ def test_importance_sampling_refuses_grey_values_and_empty_chunks():
     for options in ({"chunk": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             importance_sampled_nll(model, torch.zeros(3, 1), 5, **options)
+
+
+def test_scoring_leaves_each_part_as_it_was():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2))
+    model.train()
+    model[1].eval()  # frozen, in a model that trains
+    with scoring(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_scoring_needs_no_parameters():
+    model = torch.nn.BatchNorm1d(2, affine=False).double()
+    with scoring(model) as like:
+        assert like.dtype == torch.float64  # of its buffers
+    with scoring(torch.nn.Identity()) as like:
+        assert like.dtype == torch.get_default_dtype()
+
+
+def test_scores_are_in_float32_where_convolutions_need_not_be():
+    before = torch.backends.cudnn.allow_tf32
+    with scoring(torch.nn.Identity()):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((2, 1), 200), "grey values"),
+        (torch.full((2, 1), 200, dtype=torch.uint8), "grey values"),
+        (torch.full((2, 1), math.nan), "finite"),
+    ],
+)
+def test_importance_sampling_refuses_grey_values_and_nan(x, message):
+    with pytest.raises(ValueError, match=message):
+        importance_sampled_nll(Weighted(torch.zeros(3, 300)), x, 3)
+
+
+def test_importance_sampling_refuses_weights_of_another_shape():
+    class Turned(Weighted):
+        def log_w(self, x, samples):
+            return super().log_w(x, samples).T
+
+    with pytest.raises(ValueError, match=r"log_w gives \(5, 1\), not \(K, B\)"):
+        importance_sampled_nll(Turned(torch.zeros(1, 5)), torch.arange(5.0)[:, None], 1)
+
+
+def test_a_density_that_is_none_is_no_lack_of_samples():
+    with pytest.raises(ValueError, match="not finite"):
+        sampling_p_value(torch.zeros(10, 2), lambda x: torch.full((len(x),), math.nan))

@@ -210,3 +210,14 @@ def test_what_is_no_game_is_refused():
     for A in (torch.zeros(2, 3), torch.zeros(4), torch.tensor([[0.0, math.nan], [1.0, 2.0]])):
         with pytest.raises(ValueError, match="two rows and two columns"):
             matrix_game(A)
+
+
+@pytest.mark.parametrize(
+    ("A", "value"),
+    [
+        (torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float32) + 1e5, 1e5),
+        (torch.tensor([[2.0, -2.0], [-1.0, 1.0]], dtype=torch.float32) * 1e20, 0.0),
+    ],
+)
+def test_the_value_of_a_game_of_large_payments_lies_among_them(A, value):
+    assert matrix_game(A).value.item() == pytest.approx(value, rel=1e-6)

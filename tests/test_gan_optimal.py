@@ -167,3 +167,10 @@ def test_what_is_no_table_is_refused():
     for logits in (torch.zeros(1), torch.tensor(0.0), torch.zeros(2, 1)):
         with pytest.raises(ValueError, match="logits, but"):
             game_value(logits, p, p)
+
+
+def test_the_value_can_be_differentiated_where_an_outcome_never_comes():
+    p, q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]], dtype=torch.float64)
+    logits = optimal_logit(p.log(), q.log()).requires_grad_()  # 0 / 0 for the last
+    (gradient,) = torch.autograd.grad(game_value(logits, p, q), logits)
+    torch.testing.assert_close(gradient, torch.zeros(3, dtype=torch.float64))

@@ -26,6 +26,7 @@ from companion.gan import (
 )
 from companion.nn import mlp
 from companion.training import CheckpointError, Run, load_model
+from companion.training.checkpoint import in_words
 
 torch.manual_seed(0)
 RING = data.ring_of_gaussians().sample((400,))
@@ -176,9 +177,9 @@ def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, 
         if step == 6:
             raise Killed
 
-    def play(path=None, watch=None, discriminator_steps=3):
+    def play(path=None, watch=None, **others):
         gan, batches = small(), data.Batches(RING, 100)
-        rules = {"epochs": 2, "discriminator_steps": discriminator_steps}
+        rules = {"epochs": 2, "discriminator_steps": 3} | others
         rows = fit_gan(gan, batches, **rules, path=path, watch=watch, device="cpu")
         return weights(gan), rows
 
@@ -190,8 +191,10 @@ def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, 
     resumed, kept = play(tmp_path / "game")
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert kept == rows
-    with pytest.raises(CheckpointError, match="discriminator_steps"):
-        play(tmp_path / "game", discriminator_steps=2)
+    others = {"discriminator_steps": 2, "loss": wasserstein, "penalty": gradient_penalty}
+    for rule, other in others.items():
+        with pytest.raises(CheckpointError, match=rule):
+            play(tmp_path / "game", **{rule: other})
 
 
 def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
@@ -217,7 +220,8 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
     }
     with pytest.raises(Stop):
         fit_gan(small(), data.Batches(RING, 100), epochs=3, discriminator_steps=2, **asked)
-    assert told == asked | {"steps": 12, "settings": {"discriminator_steps": 2}}
+    own = {"discriminator_steps": 2, "loss": in_words(non_saturating), "penalty": None}
+    assert told == asked | {"steps": 12, "settings": own}
 
 
 def test_the_discriminator_may_take_several_steps():
@@ -458,3 +462,9 @@ def test_a_compiled_critic_may_be_penalised(loss, monkeypatch):
         return nn.utils.parameters_to_vector(gan.parameters())
 
     assert torch.allclose(trained(True), trained(False), atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 9])
+def test_the_generator_takes_a_step_or_the_settings_are_refused(steps):
+    with pytest.raises(ValueError, match="leave G none"):
+        fit_gan(small(), data.Batches(RING, 100), epochs=2, discriminator_steps=steps, device="cpu")

@@ -30,6 +30,7 @@ from companion.vae import (
     linear_vae,
     ppca,
 )
+from companion.vae.model import closed_form_kl
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -862,7 +863,7 @@ def test_one_epoch_of_training_raises_the_objective(bound):
         ),
         (
             lambda: ConditionalBernoulli(torch.nn.Identity(), 2, 3).start_from(torch.tensor(0.3)),
-            "a share for each",
+            "a share of ones, 0 to 1, for each",
         ),
     ],
 )
@@ -876,3 +877,46 @@ def test_a_single_example():
     assert linear_vae(3, 2, free_bits=0.1)(x).shape == ()
     best = ppca(torch.randn(50, 3), 2)
     assert best.posterior(x).mean.shape == (2,)
+
+
+def test_whether_a_unit_is_active_does_not_hang_on_dropout():
+    torch.manual_seed(0)
+    encoder = ConditionalGaussian(nn.Sequential(nn.Dropout(), nn.Linear(6, 4)), 4, 3)
+    model = VAE(encoder, ConditionalBernoulli(nn.Identity(), 3, 6), StandardNormal(3))
+    assert not active_units(model, torch.ones(500, 6)).any()  # all examples are the same
+    assert model.training
+
+
+def test_a_chain_says_that_it_has_no_mean(rng):
+    model = two_layers(rng)
+    for ask in (model.reconstruct, lambda x: active_units(model, x)):
+        with pytest.raises(NotImplementedError, match="no mean"):
+            ask(torch.ones(6, D))
+
+
+def test_a_likelihood_of_single_entries_is_refused():
+    """Whoever forgets Independent would train on a mean over pixels, without a word."""
+
+    class Coins(nn.Linear):
+        def forward(self, z):
+            return td.Bernoulli(logits=super().forward(z))
+
+    for features in (5, 20):  # 20 examples of 20 entries fit each other by accident
+        encoder = ConditionalGaussian(nn.Identity(), features, 3)
+        model = VAE(encoder, Coins(3, features), StandardNormal(3)).float()
+        with pytest.raises((ValueError, RuntimeError), match=r"one value for each|must match"):
+            fit(model, Batches(torch.ones(20, features).float(), 20), epochs=1)
+
+
+def test_entries_that_are_vectors_are_not_summed_over_the_batch():
+    q = td.Independent(td.MultivariateNormal(torch.zeros(4, 3), torch.eye(3)), 0)
+    p = td.Independent(td.MultivariateNormal(torch.ones(4, 3), torch.eye(3)), 0)
+    assert closed_form_kl(q, p).shape == (4, 1)
+
+
+def test_rounding_is_no_variance_left_over():
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        flat = torch.randn(50, 2, generator=generator) @ torch.randn(2, 5, generator=generator)
+        with pytest.raises(ValueError, match="no spread beyond 3"):
+            ppca(flat, 3)

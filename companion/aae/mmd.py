@@ -22,7 +22,7 @@ def gaussian_kernel(bandwidth: float) -> Callable[[Tensor], Tensor]:
 
     .. math:: k(z, z') = e^{-\|z - z'\|^2 / 2 h^2}
     """
-    return partial(_gaussian, bandwidth=bandwidth)
+    return partial(_gaussian, bandwidth=_positive(bandwidth))
 
 
 def inverse_multiquadratic(scale: float) -> Callable[[Tensor], Tensor]:
@@ -33,7 +33,13 @@ def inverse_multiquadratic(scale: float) -> Callable[[Tensor], Tensor]:
     Source: Tolstikhin, Bousquet, Gelly & Schoelkopf (2018), where c = 2 H for H latent variables
     that are standard normal: the average squared distance of two draws.
     """
-    return partial(_inverse_multiquadratic, scale=scale)
+    return partial(_inverse_multiquadratic, scale=_positive(scale))
+
+
+def _positive(size: float) -> float:
+    if not size > 0:
+        raise ValueError(f"the size of a kernel is above 0, not {size}")
+    return size
 
 
 def _gaussian(squares: Tensor, bandwidth: float) -> Tensor:
@@ -58,7 +64,7 @@ def mmd2(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
 
     Args:    a, b: points, ``(N, H)`` and ``(M, H)``, at least two of either; differentiable.
     Returns: shape ``()``.
-    Raises:  ValueError for fewer points, or points of different sizes.
+    Raises:  ValueError for fewer points, points of different sizes, or not finite.
     Source:  Gretton, Borgwardt, Rasch, Schoelkopf & Smola (2012), Eq. 3.
     """
     _require(a, b)
@@ -69,6 +75,8 @@ def mmd2(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
 def _squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances, ``(N, H), (M, H) -> (N, M)``; rounding never makes them negative."""
     a, b = at_least_float32(a), at_least_float32(b)
+    centre = b.detach().mean(0)  # far from the origin the three terms would only cancel
+    a, b = a - centre, b - centre
     with torch.autocast(a.device.type, enabled=False):  # it would round the product
         squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
     return squares.clamp(min=0)
@@ -111,7 +119,7 @@ def mmd_test(
 
     Returns: with a p-value from 1 / (1 + permutations) to 1: where the distributions are one, it is
         at most t with a probability of at most t.
-    Raises:  ValueError for fewer points, or points of different sizes.
+    Raises:  ValueError for fewer points, points of different sizes, or not finite.
     Source:  Gretton et al. (2012); counting the given division: Phipson & Smyth (2010).
     """
     _require(a, b)
@@ -140,3 +148,5 @@ def _require(a: Tensor, b: Tensor) -> None:
             "points of shapes (N, H) and (M, H), two or more of either, not "
             f"{tuple(a.shape)} and {tuple(b.shape)}"
         )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("points must be finite numbers")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from companion.aae.training import of_batch
 from companion.gan import GameLoss, non_saturating
-from companion.nn import frozen
+from companion.nn import frozen, per_example
 from companion.training import History, Run, adam
+from companion.training.checkpoint import fingerprint, in_words
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -143,7 +144,14 @@ def fit_semi_supervised(
         compiled=compiled,
         log=log,
         progress=progress,
-        settings={"weight": weight, "label_weight": label_weight, "critic_noise": critic_noise},
+        settings={
+            "weight": weight,
+            "label_weight": label_weight,
+            "critic_noise": critic_noise,
+            "loss": in_words(loss),
+            "labelled": None if labelled is None else fingerprint(labelled.images),
+            "labels": fingerprint(labels),
+        },
     )
     critics = nn.ModuleList([aae.critic_y, aae.critic_z])
     describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
@@ -178,7 +186,8 @@ def fit_semi_supervised(
             run.descend(step_D, L_D)
             with frozen(critics):
                 L_G = sum(loss.L_G(fake) for fake in D(y, z))
-                reconstruction = P(torch.cat([y, z], -1)).log_prob(x).mean()
+                log_p = P(torch.cat([y, z], -1)).log_prob(x)
+                reconstruction = per_example(log_p, x).mean()
                 total = weight * L_G - reconstruction
                 if labelled is not None:
                     L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from companion.aae.model import AAE
 from companion.gan import GameLoss, non_saturating
-from companion.nn import frozen
+from companion.nn import frozen, per_example
 from companion.training import History, Run, adam
+from companion.training.checkpoint import fingerprint, in_words
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -73,7 +74,7 @@ def fit_aae(
         compiled=compiled,
         log=log,
         progress=progress,
-        settings={"weight": weight},
+        settings={"weight": weight, "loss": in_words(loss), "labels": fingerprint(labels)},
     )
     describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
     E, P, D, step_EP, step_D = run.prepare(
@@ -93,7 +94,7 @@ def fit_aae(
             run.descend(step_D, L_D)
             with frozen(aae.critic):  # it passes gradients on to the encoder and keeps none
                 L_G = loss.L_G(D(z, *y))
-                reconstruction = P(z).log_prob(x).mean()
+                reconstruction = per_example(P(z).log_prob(x), x).mean()
                 run.descend(step_EP, weight * L_G - reconstruction)
             run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
             if watch is not None:

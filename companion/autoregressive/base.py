@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.nn import at_least_float32
+from companion.nn import at_least_float32, require_shares
 
 
 class Autoregressive(nn.Module, ABC):
@@ -60,6 +60,7 @@ class Autoregressive(nn.Module, ABC):
         Args:
             marginals: the share of ones in each entry, shape ``(D,)``; kept 1e-4 off 0 and 1.
         """
+        require_shares(marginals, self.bias)
         self.bias.copy_(marginals.clamp(1e-4, 1 - 1e-4).logit())
 
     # --- scoring ---
@@ -69,7 +70,7 @@ class Autoregressive(nn.Module, ABC):
 
         Eq. (bernoulli-logit), in the order number ``which``.
         """
-        if x.shape[-1] != self.features:
+        if x.shape[-1:] != (self.features,):
             raise ValueError(
                 f"x must have shape (*batch, {self.features}), got "
                 f"{tuple(x.shape)}; images are flattened first: x.flatten(-2)"

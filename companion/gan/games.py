@@ -47,8 +47,8 @@ def matrix_game(A: Tensor) -> MatrixGame:
         return MatrixGame(worst.min(), _pure(worst.argmin(), A), _pure(best.argmax(), A))
     (a, b), (c, d) = A
     total = a - b - c + d
-    x, y = torch.stack([d - c, a - b]), torch.stack([d - b, a - c])
-    return MatrixGame((a * d - b * c) / total, x / total, y / total)
+    x, y = torch.stack([d - c, a - b]) / total, torch.stack([d - b, a - c]) / total
+    return MatrixGame(x @ A @ y, x, y)
 
 
 def _pure(choice: Tensor, A: Tensor) -> Tensor:

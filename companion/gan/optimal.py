@@ -45,9 +45,9 @@ def game_value(logits: Tensor, p_data: Tensor, p_G: Tensor) -> Tensor:
     _check(p_data=p_data, p_G=p_G)
     if logits.shape[-1:] != p_data.shape[-1:]:
         raise ValueError(f"{logits.shape[-1:]} logits, but {p_data.shape[-1:]} outcomes")
-    return _mean(p_data, logsigmoid(logits)) + _mean(p_G, logsigmoid(-logits))
+    return _mean_log(p_data, logits) + _mean_log(p_G, -logits)
 
 
-def _mean(p: Tensor, score: Tensor) -> Tensor:
-    """The mean score under p, where an outcome that never comes counts nothing, whatever it is."""
-    return (p * torch.where(p > 0, score, 0)).sum(-1)
+def _mean_log(p: Tensor, logits: Tensor) -> Tensor:
+    """The mean of ln D under p; an outcome that never comes counts nothing, whatever its logit."""
+    return (p * logsigmoid(torch.where(p > 0, logits, 0))).sum(-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from companion.gan.losses import GameLoss, non_saturating
 from companion.nn import frozen
 from companion.training import History, Run, adam
+from companion.training.checkpoint import in_words
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -101,8 +102,14 @@ def fit_gan(
                        steps done, after each of them.
         schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
-    Returns: one row an epoch with the mean losses ``L_D`` and ``L_G``.
+    Returns: one row an epoch with the mean losses ``L_D`` and, if G took a step, ``L_G``.
+    Raises:  ValueError for settings that make no sense.
     """
+    if not 1 <= discriminator_steps <= epochs * len(train):
+        raise ValueError(
+            f"of {epochs * len(train)} batches, {discriminator_steps} for D before each step of G "
+            "leave G none: discriminator_steps are 1 or more, and fewer, or epochs more"
+        )
     rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
     run = Run(
         epochs * len(train),
@@ -114,7 +121,11 @@ def fit_gan(
         compiled=compiled,
         log=log,
         progress=progress,
-        settings={"discriminator_steps": discriminator_steps},
+        settings={
+            "discriminator_steps": discriminator_steps,
+            "loss": in_words(loss),
+            "penalty": in_words(penalty),
+        },
     )
     G, D, step_G, step_D = run.prepare(
         G=gan.G,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from companion.nn import per_example
 from companion.training.checkpoint import fingerprint
 from companion.training.run import History, Run
 
@@ -111,7 +112,7 @@ def fit(
     objective, optimizer = run.prepare(model=model, optimizer=optimizer)
     with contextlib.closing(run.batches(train)) as batches:
         for x in batches:
-            value = objective(x).mean()
+            value = per_example(objective(x), x).mean()
             run.descend(optimizer, -value, clip)
             run.log(train=value)
             if (run.step + 1) % len(train) == 0:

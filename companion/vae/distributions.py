@@ -18,7 +18,8 @@ class DiagonalGaussian(Distribution):
 
     .. math:: \mathcal{N}\bigl(z;\ \mu,\ \operatorname{diag} \sigma^2\bigr)
 
-    Given by the logarithm of the spread, which stays exact where the spread itself is tiny.
+    Given by the logarithm of the spread, which stays exact where the spread itself is tiny; in
+    float32 the density needs one above -104, where the spread rounds to 0.
 
     Args: mu, log_sigma: mean and logarithm of the standard deviation (not of the variance), the
         same shape ``(*batch, H)``.
@@ -62,9 +63,9 @@ class DiagonalGaussian(Distribution):
 
 def kl_each(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     """KL(q || p) of each entry by itself, Eq. (kl-normals), ``(*batch, H)``, nats."""
-    # Divided before they are squared: the square of a tiny spread would round to zero.
-    squares = ((q.mu - p.mu) / p.sigma).square() + (q.sigma / p.sigma).square()
-    return (squares - 1) / 2 - (q.log_sigma - p.log_sigma)
+    # Divided before it is squared: the square of a tiny spread would round to zero.
+    square, log_ratio = ((q.mu - p.mu) / p.sigma).square(), q.log_sigma - p.log_sigma
+    return (square + (2 * log_ratio).expm1()) / 2 - log_ratio  # expm1: spreads may nearly agree
 
 
 @register_kl(DiagonalGaussian, DiagonalGaussian)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from companion.nn import require_shares
 from companion.vae.distributions import DiagonalGaussian, FactorizedBernoulli
 
 
@@ -48,8 +49,7 @@ class ConditionalBernoulli(nn.Module):
     @torch.no_grad()
     def start_from(self, marginals: Tensor) -> None:
         """Begin near independent coins: the biases are the logits of these shares, ``(D,)``."""
-        if marginals.shape != self.logits.bias.shape:
-            raise ValueError(f"a share for each of {len(self.logits.bias)} entries is needed")
+        require_shares(marginals, self.logits.bias)
         self.logits.bias.copy_(marginals.clamp(1e-3, 1 - 1e-3).logit())
 
 
@@ -94,6 +94,12 @@ class _Chained(Distribution):
     def __init__(self, chain: Chain, first: Distribution):
         self.chain, self.first = chain, first
         super().__init__(first.batch_shape, torch.Size([sum(chain.sizes)]), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError(
+            "a Chain has no mean that could be computed: draw, or estimate it"
+        )
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         parts = [self.first.rsample(torch.Size(sample_shape))]

@@ -94,7 +94,7 @@ def ppca(x: Tensor, latent: int) -> PPCA:
     values, U = torch.linalg.eigh((x - mean).T @ (x - mean) / N)
     values, U = values.flip(0), U.flip(1)
     variance = values[latent:].mean()
-    if not variance > 0:
+    if not variance > D * torch.finfo(x.dtype).eps * values[0]:  # less is rounding
         raise ValueError(
             f"x has no spread beyond {latent} directions: take fewer, or more examples"
         )

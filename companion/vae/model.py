@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from companion.evaluation import scoring
 from companion.vae.distributions import DiagonalGaussian, kl_each
 
 
@@ -137,7 +138,8 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """KL(q || p) in closed form: ``(*B, H)`` for independent entries, else ``(*B, 1)``."""
     if isinstance(q, DiagonalGaussian) and isinstance(p, DiagonalGaussian):
         return kl_each(q, p)
-    if isinstance(q, Independent) and isinstance(p, Independent) and len(q.event_shape) == 1:
+    entries = all(isinstance(d, Independent) and not d.base_dist.event_shape for d in (q, p))
+    if entries and len(q.event_shape) == 1:
         return kl_divergence(q.base_dist, p.base_dist)
     try:
         return kl_divergence(q, p)[..., None]
@@ -158,7 +160,8 @@ def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> Tensor:
     """
     if len(x) < 2:
         raise ValueError("a variance over examples needs two of them or more")
-    means = torch.cat([model.encoder(part).mean for part in x.split(1000)])
+    with scoring(model) as like:
+        means = torch.cat([model.encoder(part.to(like)).mean for part in x.split(1000)])
     return means.var(0) > threshold
 
 
