@@ -24,10 +24,12 @@ from companion.experiments import (
     pixel_orders,
     stacked_digits,
 )
-from companion.experiments.common import in_words
+from companion.experiments.common import one_process
 from companion.nn import free_parameters
 from companion.presets import PRESETS, settings_of
 from companion.results import ResultsError, provenance
+from companion.training import process
+from companion.training.checkpoint import in_words
 from companion.training.devices import PRECISIONS, usable
 
 TABLES = {
@@ -64,12 +66,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:  # die of it, so that a shell's loop ends as well
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.raise_signal(signal.SIGINT)
-
-
-def one_process() -> None:
-    """Refuse torchrun, whose processes would all do the same work and write the same file."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("only train takes several processes: call this without torchrun")
+        except Exception as error:  # not by its class: the compiler is imported where it is used
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            told = str(error).strip().partition("\n")[0]
+            fail(f"torch.compile failed here ({told}): leave out --compile")
 
 
 def fail(message: str) -> None:
@@ -86,23 +87,31 @@ def say(message: str) -> None:
         click.echo(message)
 
 
+preset_option = click.option(
+    "--preset",
+    "scale",
+    default="chapter",
+    show_default=True,
+    type=click.Choice([*PRESETS]),
+    help="As its chapter trains it, or at the size of published ones.",
+)
+
+
+def seed_option(what: str):
+    return click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=what
+    )
+
+
 def about_a_model(command):
     """What all commands about one model share."""
-    scale = click.option(
-        "--preset",
-        "scale",
-        default="chapter",
-        show_default=True,
-        type=click.Choice([*PRESETS]),
-        help="As its chapter trains it, or at the size of published ones.",
-    )
     folder = click.option(
         "--out",
         "folder",
         type=click.Path(path_type=Path, file_okay=False),
         help="Folder of the run; left out: runs/PRESET/MODEL.",
     )
-    return click.argument("model")(scale(folder(command)))
+    return click.argument("model")(preset_option(folder(command)))
 
 
 def this_command() -> str:
@@ -120,7 +129,7 @@ def main():
 
 
 @main.command()
-@click.option("--preset", "scale", default="chapter", type=click.Choice([*PRESETS]))
+@preset_option
 def models(scale):
     """List the models, and how each is trained."""
     for name, preset in PRESETS[scale].items():
@@ -130,15 +139,21 @@ def models(scale):
 
 @main.command()
 @about_a_model
-@click.option("--epochs", type=click.IntRange(1))
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of a step, over all processes.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True))
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--device", help="cpu, cuda, cuda:1, mps; left out: a GPU if there is one.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), help="Before warm-up and schedule."
+)
+@seed_option("Of initial weights, batches and noise.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps; left out: a CUDA GPU if there is one.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="fast: bf16 where it pays.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make faster code.")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs in vain.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Save and stop then.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Save and stop after so many of training; not under torchrun.",
+)
 def train(model, scale, folder, seed, device, compiled, patience, minutes, **asked):
     """Train MODEL, or go on where an earlier call was interrupted.
 
@@ -152,20 +167,20 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     """
     name, preset = runs.find(model, scale)
     folder = folder_of(folder, scale, name)
-    if minutes is not None:  # the engine saves, and then gives way to the signal
-        if "path" not in settings_of(preset):
+    known = settings_of(preset)
+    if minutes is not None:
+        if "path" not in known:
             raise ValueError(f"the training of {name} is not done in pieces: leave out --minutes")
-        if not hasattr(signal, "setitimer"):
-            raise click.UsageError("--minutes needs timers that this system does not have")
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
-        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # it hides the exit status of its processes
+            raise click.UsageError("--minutes does not go with torchrun")
     begins = []
 
     def on_start():
         begins.append(name)
-        say(f"{name} is being trained in {folder}, where log.csv tells how far it is")
+        how_far = ", where log.csv tells how far it is" if "log" in known else ""
+        say(f"{name} is being trained in {folder}{how_far}")
 
-    try:
+    with process.limited(math.inf if minutes is None else 60 * minutes):
         runs.train(
             name,
             scale,
@@ -178,9 +193,6 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
             patience=patience,
             **{key: value for key, value in asked.items() if value is not None},
         )
-    finally:
-        if minutes is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
     if not begins:
         say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
     else:
@@ -195,7 +207,13 @@ def trained(model: str, scale: str, folder: Path | None, weights: Path | None):
     It is the file of --weights, of a run, or of the package.
     """
     name, preset = runs.find(model, scale)
+    if weights is not None and folder is not None:
+        raise click.UsageError("--weights names a file, --out a run: leave one of them out")
     path = weights or folder_of(folder, scale, name) / "model.safetensors"
+    if weights is None and runs.unfinished(path.parent):
+        raise ValueError(
+            f"the run in {path.parent} is not finished: run train again, or name --weights"
+        )
     module = comparison if scale == "chapter" else full_scale
     of_package = weights is None and folder is None and not path.exists() and preset.shipped
     if of_package and module.weights_of(name).exists():
@@ -256,8 +274,10 @@ def evaluate(model, scale, folder, weights, draws, device, record):
 @main.command()
 @about_a_model
 @weights_option
-@click.option("--count", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--count", type=click.IntRange(1), default=100, show_default=True, help="How many drawings."
+)
+@seed_option("Of the drawings.")
 @click.option("--device", help="As of train.")
 @click.option(
     "--to",
@@ -265,9 +285,13 @@ def evaluate(model, scale, folder, weights, draws, device, record):
     default="samples.png",
     show_default=True,
     type=click.Path(path_type=Path, dir_okay=False),
+    help="The picture, of the kind that its name ends in.",
 )
 def sample(model, scale, folder, weights, count, seed, device, path):
-    """Draw from MODEL into a picture."""
+    """Draw from MODEL into a picture.
+
+    GANs draw in grey, all others in black and white; scores throw grey drawings as the data are.
+    """
     one_process()
     from PIL import Image
 
@@ -280,7 +304,7 @@ def sample(model, scale, folder, weights, count, seed, device, path):
     trained_model.to(usable(device))
     torch.manual_seed(seed)
     with torch.no_grad():
-        drawn = comparison.drawings(trained_model, count).cpu().reshape(-1, 28, 28)
+        drawn = comparison.drawings(trained_model, count, grey=True).cpu().reshape(-1, 28, 28)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.zeros(rows * columns, 28, 28)
@@ -321,7 +345,13 @@ def experiment(name, options):
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAMES]...")
-@click.option("--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1))
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    multiple=True,
+    type=click.IntRange(1),
+    help="May be given several times; left out: 100 and 250 of training, 16 and 100 of sampling.",
+)
 @click.option("--rounds", type=click.IntRange(1), help="That count: 7 of training, 1 of sampling.")
 @click.option("--quick", is_flag=True, help="Fewer examples, and pixels of the naive samplers.")
 @click.option("--device", help="As of train.")
@@ -331,17 +361,20 @@ def benchmark(names, batch_sizes, rounds, quick, device, compiled):
     one_process()
     tables = {"training": in_training, "sampling": in_sampling}
     lines = {"training": in_training.LINES, "sampling": in_sampling.MODELS}
-    known = [*tables, *dict.fromkeys(line for table in lines.values() for line in table)]
+    known = dict.fromkeys(
+        runs.slug(name) for name in [*tables, *in_training.LINES, *in_sampling.MODELS]
+    )
     for name in names:
-        if name not in known:
+        if runs.slug(name) not in known:
             raise ValueError(f"no benchmark {name!r}; there are: {', '.join(known)}")
+    asked = {runs.slug(name) for name in names}
     device = usable(device)
     where = provenance("", device)
     click.echo(f"torch {where['versions']['torch']}, {where['device']}")
     given = {"batch_sizes": batch_sizes, "rounds": rounds}
     given = {key: value for key, value in given.items() if value} | {"device": device}
     for table, module in tables.items():
-        chosen = [line for line in lines[table] if not names or {table, line} & {*names}]
+        chosen = [line for line in lines[table] if not asked or {table, runs.slug(line)} & asked]
         if chosen:
             small = {"training": {"most": 2_500}, "sampling": {"pixels": 28}}[table]
             more = {"training": {"compiled": compiled}, "sampling": {}}[table]

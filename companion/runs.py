@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from companion import data, results, training
 from companion.data.files import replace
-from companion.experiments.common import in_words
 from companion.presets import PRESETS, Preset, settings_of
-from companion.training.checkpoint import refuse_differences, stored_signature
+from companion.training.checkpoint import in_words, refuse_differences, stored_signature
 from companion.training.devices import usable
 
 # What run.json has, at least.
@@ -116,7 +115,9 @@ def train(
     known = settings_of(preset)
     for setting in asked.keys() - known:
         raise ValueError(f"the training of {name} has no {setting}")
-    device = usable(device if "path" in known else "cpu")  # what has no steps is counted there
+    device = usable(device)
+    if "path" not in known:  # what has no steps is counted there
+        device = torch.device("cpu")
     precision = (getattr(preset.train, "keywords", {}) | asked).get("precision", "no")
     if precision == "fast":
         precision = training.fast_precision(device)
@@ -144,7 +145,7 @@ def train(
         model.cpu().eval().requires_grad_(True)
         if FIRST:
             training.save_model(model, folder / "model.safetensors")
-            all_pieces = logged(folder)
+            all_pieces = logged(folder) if "log" in known else None
             seconds = round(seconds, 1) if all_pieces is None else all_pieces
             cost = {"seconds": seconds, "memory_mb": peak_memory(device)}
             write(folder, run | {"finished": True} | cost)
@@ -196,19 +197,21 @@ def begun(folder: Path, run: dict) -> dict | None:
 
 
 def provenance(command: str, device: torch.device, earlier: dict | None) -> dict:
-    """As of `companion.results`; of a run in pieces the first command, all commits and devices."""
+    """As of `companion.results`; of a run in pieces the first command, and all else of them all."""
     made = results.provenance(command, device)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         made["device"] += f", {processes} processes"
     if earlier is None:
         return made
-    first = earlier["provenance"]
-    joined = {}
-    for key in ("commit", "device"):
-        pieces = str(first[key]).split("; ")
-        joined[key] = "; ".join(dict.fromkeys([*pieces, str(made[key])]))
-    return first | joined
+
+    def joined(first: dict, made: dict, keys: Iterable[str]) -> dict:
+        pieces = {key: [*str(first[key]).split("; "), str(made[key])] for key in keys}
+        return first | {key: "; ".join(dict.fromkeys(each)) for key, each in pieces.items()}
+
+    first = joined(earlier["provenance"], made, ("commit", "device"))
+    versions = joined(first["versions"], made["versions"], first["versions"])
+    return first | {"versions": versions}
 
 
 def load(name: str, scale: str, path: str | os.PathLike) -> nn.Module:
@@ -222,6 +225,12 @@ def load(name: str, scale: str, path: str | os.PathLike) -> nn.Module:
     if any("float16" in kind for kind in stored_signature(path).values()):  # it has travelled
         model = model.half()
     return training.load_model(model, path).float().eval()
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a run has begun in a folder, and not ended."""
+    run = read(folder)
+    return not run["finished"] if run else (folder / "checkpoint.safetensors").exists()
 
 
 def read(folder: str | os.PathLike) -> dict | None:

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -48,18 +49,17 @@ def run(*arguments):
     return done.exit_code, done.output
 
 
-def start(folder, *arguments, launcher=(), **settings):
+def start(folder, *arguments, launcher=(), env=ALONE):
     """The same in a process of its own."""
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "companion", *map(str, arguments)],
         cwd=folder,
-        env=ALONE,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Whoever runs the tests in the background has told all below to ignore Ctrl-C.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        **settings,
     )
 
 
@@ -226,14 +226,15 @@ def test_a_damaged_record_is_named(here):
         assert told in output
 
 
-def test_all_commits_and_devices_of_a_run_in_pieces_are_told(monkeypatch):
-    made = {"command": "b", "commit": "2", "device": "GPU", "versions": {}}
+def test_all_commits_devices_and_versions_of_a_run_in_pieces_are_told(monkeypatch):
+    made = {"command": "b", "commit": "2", "device": "GPU", "versions": {"torch": "3", "p": "1"}}
     monkeypatch.setattr(results, "provenance", lambda command, device: dict(made))
     cpu = torch.device("cpu")
     assert runs.provenance("b", cpu, None) == made
-    first = {"command": "a", "commit": "1-dirty", "device": "GPU", "versions": {}}
+    first = made | {"command": "a", "commit": "1-dirty", "versions": {"torch": "2", "p": "1"}}
     found = runs.provenance("b", cpu, {"provenance": first})
-    assert found == first | {"commit": "1-dirty; 2"}
+    both = {"torch": "2; 3", "p": "1"}
+    assert found == first | {"commit": "1-dirty; 2", "versions": both}
     assert runs.provenance("b", cpu, {"provenance": found}) == found
     monkeypatch.setenv("WORLD_SIZE", "4")
     again = runs.provenance("b", cpu, {"provenance": found})
@@ -249,7 +250,11 @@ def test_a_run_that_never_began_may_be_changed(here):
 
 
 def test_what_is_counted_is_trained_as_well(here):
-    assert run("train", "independent-pixels", "--device", "cpu")[0] == 0
+    Path("runs/chapter/independent-pixels").mkdir(parents=True)
+    Path("runs/chapter/independent-pixels/log.csv").write_text("not,ours\n1,2\n")
+    status, output = run("train", "independent-pixels", "--device", "cpu")
+    assert status == 0
+    assert "is being trained in runs/chapter/independent-pixels\n" in output, "no log is promised"
     status, output = run("evaluate", "independent-pixels", "--device", "cpu")
     assert status == 0
     assert 100 < float(re.search(r"^nll: (.*)$", output, re.M)[1]) < 300
@@ -263,6 +268,8 @@ def test_what_is_counted_is_trained_as_well(here):
         (["train", "dcgan", "--patience", "3"], "training of DCGAN has no patience"),
         (["train", "made", "--device", "cuda:7"], "device 'cuda:7' is not here, \"cpu\" is"),
         (["train", "made", "--device", "abacus"], "device 'abacus' is not here"),
+        (["train", "made", "--device", "meta"], "device 'meta' is not here"),
+        (["train", "independent-pixels", "--device", "abacus"], "device 'abacus' is not here"),
         (["train", "made", "--precision", "fp16", "--device", "cpu"], 'the precision is "bf16"'),
         (["train", "independent-pixels", "--compile"], "independent pixels has no compiled"),
         (["train", "mixture-of-100", "--minutes", "1"], "is not done in pieces"),
@@ -271,7 +278,7 @@ def test_what_is_counted_is_trained_as_well(here):
         (["evaluate", "made", "--out", "nowhere"], "nowhere/model.safetensors is not there"),
         (["sample", "vae", "--preset", "paper", "--out", "x"], "is not there: train the model"),
         (["evaluate", "fvsbn", "--preset", "paper", "--record"], "runs/paper/fvsbn holds no fin"),
-        (["benchmark", "speed"], "no benchmark 'speed'; there are: training, sampling, FVSBN"),
+        (["benchmark", "speed"], "no benchmark 'speed'; there are: training, sampling, fvsbn"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the first GPU may be the eighth")
@@ -294,6 +301,7 @@ def test_an_error_is_one_line_that_says_what_to_do(here, arguments, message):
         ["train", "made", "--preset", "huge"],
         ["train"],
         ["evaluate", "made", "--weights", "missing"],
+        ["evaluate", "made", "--weights", __file__, "--out", "a"],
         ["evaluate", "made", "--record"],
         ["evaluate", "made", "--draws", "3"],
         ["sample", "made", "--to", "a.psd"],
@@ -386,21 +394,35 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(whole, tmp_path,
     assert not (folder / "checkpoint.safetensors").exists()
 
 
-def test_minutes_end_as_a_signal_would(here, monkeypatch):
-    """The engine notes the signal, saves and obeys, as tested above."""
-    told = []
-    monkeypatch.setattr(training, "fit", lambda *_, **__: time.sleep(0.2))
-    # Before the command: on a busy machine the minutes may be over before the training begins.
-    before = signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
-    try:
-        run("train", "made", "--device", "cpu")
-        assert told == []
-        run("train", "made", "--device", "cpu", "--out", "b", "--minutes", 0.001)
-        assert told == ["SIGTERM"]
-        run("train", "made", "--device", "cpu", "--out", "c", "--minutes", 1)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0, "what comes after training is not cut"
+def test_minutes_end_as_a_signal_would(whole, tmp_path):
+    """Shorter than any start-up: they are those of the steps, of which some are saved."""
+    folder, reached = tmp_path / "runs/chapter/fvsbn", 0
+    for _ in range(2):
+        status, _, err = finish(start(tmp_path, *SHORT, "--minutes", 0.001))
+        assert status == -signal.SIGTERM, err
+        step = int(re.fullmatch(r"Interrupted at step (\d+) of 600, saved in .*\n", err)[1])
+        assert step > reached
+        reached = step
+    found, _, err = finish(start(tmp_path, *SHORT, "--minutes", 10))
+    assert found == 0, err
+    assert same_weights(folder, whole)
+
+
+def test_minutes_do_not_go_with_torchrun(here, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, output = run("train", "made", "--minutes", 1)
+    assert status == 2
+    assert "--minutes does not go with torchrun" in output
+    assert not Path("runs").exists()
+
+
+def test_without_a_compiler_one_line_says_so(tmp_path):
+    missing = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    status, _, err = finish(start(tmp_path, *SHORT, "--compile", env=ALONE | missing))
+    assert status == 1
+    assert err.startswith("Error: torch.compile failed here (")
+    assert err.endswith("): leave out --compile\n")
+    assert err.count("\n") == 1
 
 
 def test_two_processes_give_what_one_gives(whole, tmp_path):
@@ -505,6 +527,38 @@ def test_drawings_are_a_picture(here):
     assert not [*Path().glob("*.tmp")]
 
 
+def test_what_is_drawn_in_grey_is_shown_in_grey(here):
+    model = CHAPTER["DCGAN"].build().eval()
+    training.save_model(model, "dcgan.safetensors")
+    given = ["--weights", "dcgan.safetensors", "--count", 1, "--device", "cpu"]
+    assert run("sample", "dcgan", *given, "--to", "a.png")[0] == 0
+    torch.manual_seed(0)
+    expected = 255 * (1 - model.sample(1)[0, 0].clamp(0, 1))
+    shown = torch.tensor(np.array(Image.open("a.png")))[1::3, 1::3]
+    assert (shown - expected).abs().max() <= 1
+    assert len(shown.unique()) > 2
+
+
+def test_a_run_that_is_not_finished_is_not_taken_for_the_package_s(here, monkeypatch):
+    def interrupted(*_, **__):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", interrupted)
+        run("train", "made", "--device", "cpu")
+    checkpoint = Path("runs/chapter/vae/checkpoint.safetensors")
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"")
+    for command, name in [("evaluate", "made"), ("sample", "made"), ("sample", "vae")]:
+        status, output = run(command, name, "--device", "cpu")
+        assert status == 1
+        told = f"the run in runs/chapter/{name} is not finished: run train again, or name --weights"
+        assert told in output
+    assert not Path("samples.png").exists()
+    training.save_model(CHAPTER["MADE"].build(), "made.safetensors")
+    assert run("sample", "made", "--weights", "made.safetensors", "--device", "cpu")[0] == 0
+
+
 def test_what_travels_can_be_named():
     weights = comparison.weights_of("MADE")
     found = runs.load("MADE", "chapter", weights)
@@ -540,7 +594,8 @@ def test_weights_of_another_model_are_refused(here):
 def test_the_tables_are_those_of_the_book():
     status, output = run("table")
     assert status == 0
-    for name in ("comparison", "full-scale", "pixel-orders", "few-labels", "mode-collapse"):
+    assert len(command_line.TABLES) >= len(command_line.EXPERIMENTS)
+    for name in command_line.TABLES:
         assert f"{name}\n\n| " in output
     status, output = run("table", "full-scale")
     assert output == f"full-scale\n\n{full_scale.table()}\n"
@@ -573,6 +628,9 @@ def test_every_option_is_explained():
         assert status == 0
         assert command.help
         assert "Usage: " in output
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts[0]}"
 
 
 def test_the_benchmark_prints_its_ratios(monkeypatch):
@@ -587,8 +645,15 @@ def test_the_benchmark_prints_its_ratios(monkeypatch):
     for each in (line, last):
         assert each.split()[:2] == ["FVSBN", "50"]
         assert float(each.split()[-1]) > 0
-    status, output = run("benchmark", "NADE 500", *arguments)
+    status, output = run("benchmark", "nade-500", *arguments)
+    assert status == 0
     assert "training" not in output
+    asked = []
+    for module in (command_line.in_training, command_line.in_sampling):
+        monkeypatch.setattr(module, "main", lambda names, **_: asked.append(names))
+    for name in ("gated-pixelcnn", "gated PixelCNN"):
+        run("benchmark", name, "--device", "cpu")
+    assert asked == [["gated PixelCNN"]] * 4, "one spelling for both tables"
     monkeypatch.setattr(command_line.in_training, "main", lambda names, **given: print(given))
     for flags, wanted in [((), False), (("--compile",), True)]:
         status, output = run("benchmark", "FVSBN", *arguments, *flags)

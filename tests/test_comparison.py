@@ -794,7 +794,7 @@ def test_a_command_that_is_killed_leaves_no_half_of_a_file(ran, files, monkeypat
         with pytest.raises(Killed):
             comparison.main(arguments)
     assert comparison.stored() == {}
-    comparison.shipped("MADE")
+    assert comparison.weights_of("MADE").read_bytes() == b"older", "which its row is of"
     comparison.main(arguments)
     assert fingerprint("MADE") == comparison.stored()["MADE"]["provenance"]["sha256"]
     assert len(ran) == 3

@@ -1,7 +1,6 @@
 """The experiments: rows that resume, tables that say what is missing, and a committed row again."""
 
 import math
-from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -10,9 +9,16 @@ import torch
 
 from companion import data, results
 from companion.autoregressive import FVSBN
-from companion.experiments import common, mode_collapse, pixel_orders
+from companion.experiments import (
+    common,
+    comparison,
+    digit_features,
+    few_labels,
+    mode_collapse,
+    pixel_orders,
+    stacked_digits,
+)
 from companion.gan import gradient_penalty, r1, saturating, wasserstein
-from companion.vae import one_layer
 
 CHEAP = "FVSBN, window of a row"
 
@@ -68,9 +74,11 @@ def test_only_the_random_order_depends_on_the_seed():
 
 def test_only_the_convolutions_run_in_the_fast_precision(monkeypatch):
     monkeypatch.setattr("companion.training.fast_precision", lambda device: f"fast on {device}")
-    found = {model: pixel_orders.precision(model, "cpu") for model in pixel_orders.RECIPES}
-    assert found.pop("Gated PixelCNN") == "fast on cpu"
-    assert set(found.values()) == {"no"}
+    found = {
+        model: common.precision(pixel_orders.recipe(model), "cpu") for model in pixel_orders.RECIPES
+    }
+    assert found.pop("Gated PixelCNN") == {"precision": "fast on cpu"}
+    assert not any(found.values())
 
 
 @pytest.mark.parametrize("model", pixel_orders.RECIPES)
@@ -136,7 +144,7 @@ def test_rows_that_are_there_are_not_run_again(trained, capsys):
     assert row["values"] == {"nll": 92.0, "standard_error": 0.1}
     assert f"--models FVSBN '{CHEAP}' --orders raster random" in row["provenance"]["command"]
     assert row["provenance"]["recipe"]["learning_rate"] == 0.1
-    assert row["provenance"]["precision"] == "no"
+    assert "precision" not in row["provenance"]
     assert "| FVSBN | 91.00 ± 1.41 | – | 91.00 ± 1.41 | – |" in capsys.readouterr().out
 
 
@@ -377,13 +385,49 @@ def test_games_that_are_there_are_not_played_again(file, monkeypatch, capsys):
 # --- what they share ---
 
 
-def test_functions_in_words():
-    nested = partial(partial(one_layer, 784), bound=partial(max, key=abs))
-    assert common.in_words(nested) == "one_layer(784, bound=max(key=abs))"
-    outer = partial(max, 1)
-    outer.note = ""  # with an attribute of its own, it is not merged into the next
-    assert common.in_words(partial(outer, key=abs)) == "max(1)(key=abs)"
-    assert common.in_words(FVSBN) == "FVSBN"
-    assert common.in_words("cosine") == "cosine"
-    assert common.in_words(0.5) == 0.5
-    assert common.in_words((0.0, FVSBN)) == [0.0, "FVSBN"]
+COMMANDS = {
+    "comparison": comparison,
+    "pixel-orders": pixel_orders,
+    "few-labels": few_labels,
+    "mode-collapse": mode_collapse,
+    "stacked-digits": stacked_digits,
+    "digit-features": digit_features,
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_written_out_and_explained(name, capsys):
+    for arguments, told in [
+        (["--seed", "7"], "unrecognized arguments: --seed 7"),
+        (["--devic", "cpu"], "unrecognized arguments: --devic cpu"),
+        (["--help"], f"usage: python -m companion experiment {name} [-h]"),
+    ]:
+        with pytest.raises(SystemExit):
+            COMMANDS[name].main(arguments)
+        assert told in " ".join("".join(capsys.readouterr()).split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_experiment_runs_under_torchrun(name, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="only train takes several processes"):
+        COMMANDS[name].main([])
+
+
+def test_weights_take_their_place_once_the_row_is_stored(tmp_path):
+    path, model = tmp_path / "weights", torch.nn.Linear(1, 1)
+    path.write_bytes(b"older")
+
+    def fails():
+        with common.replacing(path, model) as beside:
+            assert beside.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert path.read_bytes() == b"older"
+    with common.replacing(path, model) as beside:
+        new = beside.read_bytes()
+        assert path.read_bytes() == b"older"
+    assert path.read_bytes() == new
+    assert [*tmp_path.iterdir()] == [path]

@@ -120,6 +120,23 @@ def test_the_command_keeps_weights_and_row(mnist, tmp_path, monkeypatch, capsys)
     assert row["provenance"]["command"] == "python -m companion.experiments.digit_features"
     assert f"{100 * row['values']['test_error']:.2f} %" in capsys.readouterr().out
 
+    before = features.PATH.read_bytes()
+    digit_features.main([])
+    assert len(seen) == 2, "not trained again"
+    assert "is of this recipe already: --again replaces it" in capsys.readouterr().out
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(digit_features, "train", lambda *split: DigitFeatures())
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            digit_features.main(["--again"])
+    assert features.PATH.read_bytes() == before, "its row is still there"
+    digit_features.main(["--again"])
+    assert features.PATH.read_bytes() != before
+
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "PATH", tmp_path / "net.safetensors")

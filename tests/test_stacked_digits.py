@@ -10,6 +10,7 @@ from companion.experiments import stacked_digits
 from companion.experiments.stacked_digits import METHODS, Stacks
 from companion.features import DigitFeatures
 from companion.gan import wasserstein
+from companion.training import CheckpointError, Run
 
 COMMAND = "python -m companion.experiments.stacked_digits"
 
@@ -54,6 +55,21 @@ def test_two_processes_share_a_batch():
     there = stacks.to("meta")
     assert all(plane.images.is_meta for plane in there.planes)
     assert not any(plane.images.is_meta for plane in stacks.planes)
+
+
+def test_a_checkpoint_knows_the_images_it_was_made_with(train, tmp_path):
+    images = train.images[:20].clone()
+    first = Stacks(images, 4)
+    used = {each for plane in first.planes for each in plane.indices(0).tolist()}
+    other = images.clone()
+    other[min({*range(20)} - used)] = 0
+    for stacks in (first, Stacks(other, 4)):
+        run = Run(1, path=tmp_path / "run", device="cpu")
+        if stacks is first:
+            assert len([*run.batches(stacks)]) == 1
+        else:
+            with pytest.raises(CheckpointError, match="data/images/checksum"):
+                next(run.batches(stacks))
 
 
 # --- score ---

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,9 +32,11 @@ from companion.training import (
     History,
     Run,
     checkpoint,
+    devices,
     fit,
     load_model,
     logs,
+    process,
     save_model,
 )
 
@@ -74,6 +77,14 @@ class Bernoulli(nn.Module):
 
 def examples(n=200, features=8, seed=0, p=0.3):
     return (torch.rand(n, features, generator=torch.Generator().manual_seed(seed)) < p).byte()
+
+
+def examples_but_for_one():
+    """They differ where the first batch does not look."""
+    x = examples()
+    unseen = {*range(len(x))} - {*Batches(x, BATCH).indices(0).tolist()}
+    x[min(unseen)] ^= 1
+    return x
 
 
 def make(kind=Noisy, seed=1, **arguments):
@@ -145,7 +156,7 @@ def test_killed_at_any_line_a_run_ends_bit_for_bit_where_it_would_have(tmp_path,
     draw = random.Random(0)
     kills, steps, torn = 0, set(), 0
     for _ in range(25):
-        if not killed_after(draw.randrange(100, 2500), noisy_run, path, save_every=save_every):
+        if not killed_after(draw.randrange(100, 3500), noisy_run, path, save_every=save_every):
             break
         kills += 1
         torn += checkpoint.temporary(path).exists()
@@ -223,6 +234,25 @@ def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, o
     fit(whole, Batches(examples(), BATCH), epochs=2, device="cpu")
     assert_same((resumed.state_dict(), 0), (whole.state_dict(), 0))
     assert all(signal.getsignal(s) is signal.default_int_handler for s in obeyed)
+
+
+def test_a_limit_counts_from_the_first_batch_and_leaves_one_step_at_least(tmp_path, obeyed):
+    """However short it is, called again and again the run ends."""
+    path, data, calls = tmp_path / "run", Batches(examples(), BATCH), 0
+    while True:
+        calls, resumed = calls + 1, make()
+        try:
+            with process.limited(0.0):
+                fit(resumed, data, epochs=1, path=path, device="cpu")
+            break
+        except KeyboardInterrupt:
+            assert checkpoint.read(path)[1]["step"] == calls
+    assert calls == 10, "the last step ends the run, and is not interrupted"
+    whole = make()
+    with process.limited(0.0):  # where nothing is saved, nothing is interrupted
+        fit(whole, data, epochs=1, device="cpu")
+    assert_same((resumed.state_dict(), 0), (whole.state_dict(), 0))
+    assert process.limit == math.inf
 
 
 def test_a_second_interrupt_acts_at_once(tmp_path, obeyed):
@@ -558,12 +588,53 @@ def test_bf16_trains_on_the_cpu_and_leaves_the_model_as_it_was():
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not here"),
         ({"device": "toaster"}, "device 'toaster' is not here"),
+        ({"device": "meta"}, "device 'meta' is not here"),
+        ({"device": "privateuseone"}, "device 'privateuseone' is not here"),
         ({"schedule": "linear"}, "schedule: a function or one of"),
     ],
 )
 def test_settings_that_do_not_exist(arguments, message):
     with pytest.raises(ValueError, match=message):
         Run(1, **arguments)
+
+
+def test_a_device_that_is_not_here_is_told_in_a_sentence():
+    with pytest.raises(ValueError, match="xla") as caught:  # of which torch tells seven pages
+        devices.usable("xla")
+    assert "XLA" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_every_process_of_torchrun_begins_on_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # as if there were eight
+    assert devices.usable("cuda") == torch.device("cuda")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(devices, "default", lambda: torch.device("cuda"))
+    assert devices.usable("cuda") == devices.usable(None) == torch.device("cuda:3")
+    assert devices.usable("cuda:5") == torch.device("cuda:5")
+    assert devices.usable("cpu") == torch.device("cpu")
+    with pytest.raises(
+        ValueError, match="torchrun deals out the devices: ask for 'cuda', not cuda:5"
+    ):
+        devices.accelerator("cuda:5", "no")
+    engine = SimpleNamespace(device="its own")
+    monkeypatch.setattr(devices.accelerate, "Accelerator", lambda **_: engine)
+    assert devices.accelerator(devices.usable("cuda"), "no") == (engine, "its own")
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("no", False), ("bf16", True)])
+def test_float32_is_not_tf32(precision, allowed):
+    flag, seen = torch.backends.cudnn, []
+    before, flag.allow_tf32 = flag.allow_tf32, True
+    try:
+        run = Run(2, device="cpu", precision=precision)
+        for _ in run.batches(Batches(examples(), BATCH)):
+            seen.append(flag.allow_tf32)
+        assert seen == [allowed] * 2
+        assert flag.allow_tf32, "as it was before"
+    finally:
+        flag.allow_tf32 = before
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -680,6 +751,7 @@ def test_a_checkpoint_is_of_the_data_and_not_of_one_device_s_noise(tmp_path, mon
             "data/seed: 0 there, 1",
         ),
         (lambda: make(features=8), lambda: Batches(examples(), 10), "data/batches: 10 there, 20"),
+        (lambda: make(features=8), lambda: Batches(examples_but_for_one(), BATCH), "data/images"),
         (
             lambda: make(features=9),
             lambda: Batches(examples(features=9), BATCH),
@@ -712,14 +784,58 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_last(tmp_path, m
     assert calls == [("fsync", True), ("replace", True), ("fsync", False)]
 
 
+def test_functions_in_words():
+    in_words, nested = checkpoint.in_words, partial(partial(NADE, 784), bound=partial(max, key=abs))
+    assert in_words(nested) == "NADE(784, bound=max(key=abs))"
+    outer = partial(max, 1)
+    outer.note = ""  # with an attribute of its own, it is not merged into the next
+    assert in_words(partial(outer, key=abs)) == "max(1)(key=abs)"
+    assert in_words(NADE) == "NADE"
+    assert in_words(nn.Flatten()) == "Flatten", "what can be called and has no name"
+    assert in_words("cosine") == "cosine"
+    assert in_words(0.5) == 0.5
+    assert in_words((0.0, NADE)) == [0.0, "NADE"]
+
+
+TOO_LARGE = """
+import resource, sys
+from pathlib import Path
+from torch import nn
+from companion.training import save_model
+path = Path(sys.argv[1])
+save_model(nn.Linear(1, 1), path)
+before = path.read_bytes()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    save_model(nn.Linear(100, 100), path)
+except OSError as error:
+    print(error)
+assert path.read_bytes() == before
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on files")
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_file(tmp_path):
+    path = tmp_path / "model"
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_LARGE, path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path} cannot be written (")
+    assert os.listdir(tmp_path) == ["model"]
+
+
 def test_damaged_files_are_named(tmp_path):
     path = tmp_path / "run"
     noisy_run(path, epochs=1)
     data = path.read_bytes()
     for spot in (0, 300, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:spot])
-        with pytest.raises(CheckpointError, match=f"{path} is damaged"):
+        with pytest.raises(CheckpointError, match=f"{path} is damaged.*; delete it to start anew"):
             noisy_run(path, epochs=1)
+        with pytest.raises(CheckpointError, match="damaged, or no file of this package") as caught:
+            load_model(make(), path)
+        assert "delete" not in str(caught.value), "it may be the only copy, or not ours"
     for spot in (len(data) // 2, len(data) - 1):  # one bit
         path.write_bytes(data[:spot] + bytes([data[spot] ^ 1]) + data[spot + 1 :])
         with pytest.raises(CheckpointError, match=f"{path} is damaged"):
@@ -832,6 +948,29 @@ def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
     assert [int(row["epoch"]) for row in rows] == [row["epoch"] for row in history]
     assert rows[:2] == before[:2], "with the speed that they had"
     assert [float(row["train"]) for row in rows] == history["train"]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"step\nx\n", b"\xff\xfe"])
+def test_a_log_of_something_else_is_kept_aside(tmp_path, monkeypatch, capfd, content):
+    descend, path = Run.descend, tmp_path / "run"
+
+    def killed(run, *arguments):
+        if run.step == 25:
+            run.save()
+            raise Killed
+        descend(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "descend", killed)
+        with pytest.raises(Killed):
+            noisy_run(path, log=tmp_path)
+    (tmp_path / "log.csv").write_bytes(content)
+    (tmp_path / "log-1.csv").write_bytes(b"mine")
+    _, history = noisy_run(path, log=tmp_path)
+    assert [float(row["train"]) for row in logged(tmp_path)] == history["train"]
+    assert (tmp_path / "log-1.csv").read_bytes() == b"mine"
+    assert (tmp_path / "log-2.csv").read_bytes() == content
+    assert "log.csv was no log of a run: it is now log-2.csv" in capfd.readouterr().err
 
 
 def test_the_seconds_of_a_run_include_those_before_an_interruption(tmp_path, monkeypatch):

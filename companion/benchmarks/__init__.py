@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from companion.training.process import float32
+
 
 def take_turns(
     programs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
@@ -25,15 +27,16 @@ def take_turns(
         device:   is waited for.
     """
     spent = {name: [] for name in programs}
-    for i in range(rounds + 1):
-        for name in [*programs] if i % 2 else [*programs][::-1]:
-            torch.manual_seed(0)
-            wait(device)
-            start = time.perf_counter()
-            programs[name]()
-            wait(device)
-            if i:
-                spent[name].append(time.perf_counter() - start)
+    with float32():  # for all alike: ours would be alone in it
+        for i in range(rounds + 1):
+            for name in [*programs] if i % 2 else [*programs][::-1]:
+                torch.manual_seed(0)
+                wait(device)
+                start = time.perf_counter()
+                programs[name]()
+                wait(device)
+                if i:
+                    spent[name].append(time.perf_counter() - start)
     return spent
 
 

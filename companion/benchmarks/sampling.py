@@ -24,7 +24,7 @@ MODELS: dict[str, Callable[[], Autoregressive]] = {
     "NADE 500": lambda: NADE(D, hidden=500),
     "MADE 500": lambda: MADE(D, hidden=(500,)),
     "PixelCNN": PixelCNN,
-    "Gated PixelCNN": GatedPixelCNN,
+    "gated PixelCNN": GatedPixelCNN,
 }
 
 

@@ -1,28 +1,22 @@
-"""What the experiments share: recipes in words, means over seeds, tables in Markdown."""
+"""What the experiments share: their command, means over seeds, tables in Markdown."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import os
+import shlex
 import statistics
-from collections.abc import Iterable
-from functools import partial
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
 
-def in_words(value: Any) -> Any:
-    """A function by its name and the arguments it has been given; all else as JSON holds it.
-
-    What the function does is not looked at: one that changes takes a new name.
-
-    >>> in_words(partial(max, 1, key=abs))
-    'max(1, key=abs)'
-    """
-    if isinstance(value, partial):
-        given = [f"{in_words(each)}" for each in value.args]
-        given += [f"{key}={in_words(each)}" for key, each in value.keywords.items()]
-        return f"{in_words(value.func)}({', '.join(given)})"
-    if isinstance(value, tuple):
-        return [in_words(each) for each in value]
-    return value.__name__ if callable(value) else value
+from companion import results, training
 
 
 class Spread(NamedTuple):
@@ -68,3 +62,88 @@ def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
     """A table in Markdown: the first column to the left, the others to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def one_process() -> None:
+    """Refuse torchrun, whose processes would all do the same work and write the same file."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("only train takes several processes: call this without torchrun")
+
+
+def parser(experiment: str, about: str) -> argparse.ArgumentParser:
+    """Of the options of an experiment's command, which are to be written out.
+
+    Args: about: the module's docstring.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m companion experiment {experiment}",
+        description=about.partition("\n")[0],
+        allow_abbrev=False,
+    )
+
+
+def typed(experiment: str, arguments: list[str]) -> str:
+    """The command, for provenance."""
+    module = f"companion.experiments.{experiment.replace('-', '_')}"
+    return shlex.join(["python", "-m", module, *arguments])
+
+
+def precision(recipe: dict, device: str | torch.device | None) -> dict[str, str]:
+    """What "fast" in a recipe is on a device; nothing for other precisions."""
+    fast = recipe.get("precision") == "fast"
+    return {"precision": training.fast_precision(device)} if fast else {}
+
+
+def add_rows(
+    module: Any, arguments: list[str] | None, *, seeds: int, **choices: Iterable[str]
+) -> None:
+    """The command of an experiment: make its rows, skipping those that are there; print its table.
+
+    Args:
+        module:    has EXPERIMENT, train_one (of a choice of each kind and a seed), recipe (of the
+                   first choice), current_rows and table.
+        arguments: left out: what was typed.
+        seeds:     how many, unless asked for others.
+        choices:   the kinds of settings, each with what there is to choose from; all, unless asked
+                   for some.
+    """
+    one_process()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser(module.EXPERIMENT, module.__doc__)
+    for kind, names in choices.items():
+        every = {"choices": names, "default": [*names], "help": "left out: all"}
+        options.add_argument(f"--{kind}s", nargs="+", **every)
+    options.add_argument(
+        "--seeds", type=int, default=seeds, help=f"how many, from 0; left out: {seeds}"
+    )
+    options.add_argument("--device", help="left out: a CUDA GPU if there is one")
+    asked = vars(options.parse_args(arguments))
+
+    provenance = results.provenance(typed(module.EXPERIMENT, arguments), asked["device"])
+    done = [row["settings"] for row in module.current_rows()]
+    chosen = (asked[f"{kind}s"] for kind in choices)
+    for seed, *names in product(range(asked["seeds"]), *chosen):
+        settings = dict(zip(choices, names, strict=True)) | {"seed": seed}
+        if settings in done:
+            continue
+        recipe = module.recipe(names[0])
+        values = module.train_one(*names, seed, device=asked["device"])
+        ours = {"recipe": recipe} | precision(recipe, asked["device"])
+        results.add(module.EXPERIMENT, settings, values, provenance | ours)
+        print(f"{', '.join(names)}, seed {seed}: {values}", flush=True)
+    print(module.table(module.current_rows()))
+
+
+@contextlib.contextmanager
+def replacing(path: Path, model: nn.Module) -> Iterator[Path]:
+    """A model's weights in a file beside their place, which they take if what is inside succeeds.
+
+    So a row is stored before the weights that it is of are replaced.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        training.save_model(model, beside)
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -11,9 +11,8 @@ What they draw is compared as it is scored: black and white.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import hashlib
-import shlex
 import statistics
 import sys
 import time
@@ -26,10 +25,11 @@ from torch import Tensor, nn
 import companion
 from companion import data, divergences, evaluation, results, sample_scores, training
 from companion.aae import AAE
-from companion.experiments.common import in_words, markdown
+from companion.experiments.common import markdown, one_process, parser, precision, replacing, typed
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
 from companion.presets import CHAPTER, Preset
+from companion.training.checkpoint import in_words
 from companion.training.devices import home_of
 
 EXPERIMENT = "comparison"
@@ -64,15 +64,18 @@ CONTENDERS = {
 # --- what is asked of each -----------------------------------------------------------------------
 
 
-def drawings(model: nn.Module, count: int, batch_size: int = 500) -> Tensor:
-    """Drawings in black and white, float ``(count, 784)``; grey ones are thrown like the data."""
+def drawings(model: nn.Module, count: int, batch_size: int = 500, *, grey: bool = False) -> Tensor:
+    """Drawings in black and white, float ``(count, 784)``; grey ones are thrown like the data.
+
+    Args: grey: leave those of a model that draws in grey as they are.
+    """
     parts = []
     for start in range(0, count, batch_size):
         size = min(batch_size, count - start)
         # A GAN and an AAE take a count, a distribution takes a shape.
         plain = hasattr(model, "noise") or isinstance(model, AAE)
-        x = model.sample(size if plain else (size,)).float().flatten(1)
-        parts.append(x.clamp(0, 1).bernoulli())  # zeros and ones stay as they are
+        x = model.sample(size if plain else (size,)).float().flatten(1).clamp(0, 1)
+        parts.append(x if grey else x.bernoulli())  # zeros and ones stay as they are
     return torch.cat(parts)
 
 
@@ -345,26 +348,27 @@ def _beside(rows: dict[str, dict]) -> list[tuple[str, Preset, dict | None]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    one_process()
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--device", help="left out: a GPU if there is one")
-    chosen = parser.parse_args(arguments)
+    options = parser(EXPERIMENT, __doc__)
+    every = {"choices": CONTENDERS, "default": [*CONTENDERS], "help": "left out: all"}
+    options.add_argument("--models", nargs="+", **every)
+    options.add_argument("--device", help="left out: a CUDA GPU if there is one")
+    chosen = options.parse_args(arguments)
 
-    command = shlex.join(["python", "-m", "companion.experiments.comparison", *arguments])
-    provenance = results.provenance(command, chosen.device)
+    provenance = results.provenance(typed(EXPERIMENT, arguments), chosen.device)
     done = current_rows()
     for name in chosen.models:
         if name in done:
             continue
         model, values = train_one(name, device=chosen.device)
-        ours = {"recipe": recipe(name)}
-        if getattr(CONTENDERS[name].train, "keywords", {}).get("precision") == "fast":
-            ours["precision"] = training.fast_precision(chosen.device)
-        if CONTENDERS[name].shipped:
-            training.save_model(model.half(), weights_of(name))
-            ours["sha256"] = hashlib.sha256(weights_of(name).read_bytes()).hexdigest()
-        results.add(EXPERIMENT, {"model": name, "seed": 0}, values, provenance | ours)
+        asked = getattr(CONTENDERS[name].train, "keywords", {})
+        row = {"recipe": recipe(name)} | precision(asked, chosen.device)
+        with contextlib.ExitStack() as stack:
+            if CONTENDERS[name].shipped:
+                weights = stack.enter_context(replacing(weights_of(name), model.half()))
+                row["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+            results.add(EXPERIMENT, {"model": name, "seed": 0}, values, provenance | row)
         print(f"{name}: {values}", flush=True)
     rows = current_rows()
     print(likelihood_table(rows), quality_table(rows), cost_table(rows), sep="\n\n")

@@ -1,22 +1,23 @@
 """Train the classifier of `companion.features` and keep its weights in the package.
 
-Chapter: book/generative-adversarial-networks.ipynb. It replaces the weights that are there, and
-with them every score in their features::
+Chapter: book/generative-adversarial-networks.ipynb. With ``--again`` it replaces the weights that
+are there, and with them every score in their features::
 
     python -m companion.experiments.digit_features
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from companion import data, features, results
+from companion.experiments.common import one_process, parser, replacing, typed
 from companion.features import DigitFeatures
-from companion.training import Run, adam, save_model
+from companion.training import Run, adam
 
 EXPERIMENT = "digit-features"
 RECIPE = {"batch_size": 100, "epochs": 12, "learning_rate": 2e-3}
@@ -43,14 +44,20 @@ def score(net: DigitFeatures, images: Tensor, labels: Tensor) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(arguments)
-    command = "python -m companion.experiments.digit_features"
-    provenance = results.provenance(command) | {"recipe": RECIPE}
+    one_process()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser(EXPERIMENT, __doc__)
+    options.add_argument("--again", action="store_true", help="replace weights that are there")
+    again = options.parse_args(arguments).again
+    if results.current(EXPERIMENT, "model", {"DigitFeatures": RECIPE}) and not again:
+        print(f"{features.PATH} is of this recipe already: --again replaces it")
+        return
+    provenance = results.provenance(typed(EXPERIMENT, arguments)) | {"recipe": RECIPE}
     mnist = data.mnist()
     net = train(mnist.train.images, mnist.train.labels)
     values = {"test_error": score(net, mnist.test.images, mnist.test.labels)}
-    save_model(net, features.PATH)
-    results.add(EXPERIMENT, {"model": "DigitFeatures"}, values, provenance)
+    with replacing(features.PATH, net):
+        results.add(EXPERIMENT, {"model": "DigitFeatures"}, values, provenance)
     print(f"{100 * values['test_error']:.2f} % of the test images are read as another digit")
 
 

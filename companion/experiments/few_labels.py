@@ -9,10 +9,7 @@ Two runs side by side (``--tasks`` divides the work) do not disturb each other's
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 from companion import data, results
 from companion.aae import SemiSupervisedAAE, TwoHeads, fit_semi_supervised
 from companion.aae.training import of_batch
-from companion.experiments.common import Spread, markdown
+from companion.experiments.common import Spread, add_rows, markdown
 from companion.nn import mlp
 from companion.training import Run, adam
 from companion.vae import ConditionalBernoulli
@@ -211,24 +208,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", help="left out: a GPU if there is one")
-    chosen = parser.parse_args(arguments)
-
-    command = shlex.join(["python", "-m", "companion.experiments.few_labels", *arguments])
-    provenance = results.provenance(command, chosen.device)
-    done = [row["settings"] for row in current_rows()]
-    for seed, name in product(range(chosen.seeds), chosen.tasks):
-        settings = {"task": name, "seed": seed}
-        if settings in done:
-            continue
-        values = train_one(name, seed, device=chosen.device)
-        results.add(EXPERIMENT, settings, values, provenance | {"recipe": recipe(name)})
-        print(f"{name}, seed {seed}: {values}", flush=True)
-    print(table(current_rows()))
+    add_rows(sys.modules[__name__], arguments, seeds=3, task=TASKS)
 
 
 if __name__ == "__main__":

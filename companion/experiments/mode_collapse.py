@@ -11,8 +11,6 @@ work) do not disturb each other's rows.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import MixtureSameFamily
 
 from companion import data, results
-from companion.experiments.common import Spread, in_words, markdown, over_seeds
+from companion.experiments.common import Spread, add_rows, markdown, over_seeds
 from companion.gan import (
     GAN,
     Packed,
@@ -35,6 +33,7 @@ from companion.gan import (
 )
 from companion.nn import free_parameters, mlp
 from companion.sample_scores import ModeCoverage, mode_coverage
+from companion.training.checkpoint import in_words
 
 EXPERIMENT = "mode-collapse"
 SAMPLES = 2500  # drawn for the score, as in the published protocol
@@ -160,25 +159,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--mixtures", nargs="+", choices=MIXTURES, default=list(MIXTURES))
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
-    parser.add_argument("--device", help="left out: a GPU if there is one")
-    chosen = parser.parse_args(arguments)
-
-    command = shlex.join(["python", "-m", "companion.experiments.mode_collapse", *arguments])
-    provenance = results.provenance(command, chosen.device)
-    done = [row["settings"] for row in current_rows()]
-    for seed, method, mixture in product(range(chosen.seeds), chosen.methods, chosen.mixtures):
-        settings = {"method": method, "mixture": mixture, "seed": seed}
-        if settings in done:
-            continue
-        values = train_one(method, mixture, seed, device=chosen.device)
-        results.add(EXPERIMENT, settings, values, provenance | {"recipe": recipe(method)})
-        print(f"{method}, {mixture}, seed {seed}: {values}", flush=True)
-    print(table(current_rows()))
+    add_rows(sys.modules[__name__], arguments, seeds=5, method=METHODS, mixture=MIXTURES)
 
 
 if __name__ == "__main__":

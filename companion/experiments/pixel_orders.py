@@ -11,8 +11,6 @@ disturb each other's rows.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from itertools import product
 
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from companion import data, evaluation, results, training
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, orders
-from companion.experiments.common import Spread, markdown, over_seeds
+from companion.experiments.common import Spread, add_rows, markdown, over_seeds
 from companion.nn import free_parameters
 
 EXPERIMENT = "pixel-orders"
@@ -75,12 +73,6 @@ def recipe(model: str) -> dict:
     parameters = free_parameters(settings["model"](None))
     numbers = {name: settings[name] for name in ("batch_size", "images") if name in settings}
     return {"parameters": parameters} | numbers | settings["fit"]
-
-
-def precision(model: str, device: str | torch.device | None = None) -> str:
-    """In which precision a model is trained on this device."""
-    asked = RECIPES[model]["fit"].get("precision", "no")
-    return training.fast_precision(device) if asked == "fast" else asked
 
 
 def train_one(
@@ -140,26 +132,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", help="left out: a GPU if there is one")
-    chosen = parser.parse_args(arguments)
-
-    command = shlex.join(["python", "-m", "companion.experiments.pixel_orders", *arguments])
-    provenance = results.provenance(command, chosen.device)
-    done = [row["settings"] for row in current_rows()]
-    for seed, model, order in product(range(chosen.seeds), chosen.models, chosen.orders):
-        settings = {"model": model, "order": order, "seed": seed}
-        if settings in done:
-            continue
-        values = train_one(model, order, seed, device=chosen.device)
-        ours = {"recipe": recipe(model), "precision": precision(model, chosen.device)}
-        results.add(EXPERIMENT, settings, values, provenance | ours)
-        print(f"{model}, {order}, seed {seed}: {values['nll']:.2f} nats", flush=True)
-    print(table(current_rows()))
+    add_rows(sys.modules[__name__], arguments, seeds=3, model=RECIPES, order=ORDERS)
 
 
 if __name__ == "__main__":

@@ -10,22 +10,20 @@ digits of a drawing; published counts are those of other classifiers.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import shlex
 import sys
 from collections.abc import Callable
-from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from companion import data, divergences, results, training
-from companion.experiments.common import Spread, in_words, markdown
+from companion import data, divergences, results
+from companion.experiments.common import Spread, add_rows, markdown
 from companion.features import DigitFeatures
 from companion.gan import GAN, Packed, dcgan, fit_gan, non_saturating, wasserstein
 from companion.nn import free_parameters
 from companion.presets import ten_gradient_penalties
+from companion.training.checkpoint import in_words
 from companion.training.devices import usable
 
 EXPERIMENT = "stacked-digits"
@@ -61,6 +59,7 @@ class Stacks:
     def __init__(self, images: Tensor, batch_size: int, seed: int = 0):
         seeds = range(PLANES * seed, PLANES * seed + PLANES)
         self.planes = [data.Batches(images, batch_size, seed=each) for each in seeds]
+        self.images = images  # whole, for a checkpoint to know them by
         self.batch_size, self.seed, self.dynamic = batch_size, seed, False
 
     def __len__(self) -> int:
@@ -188,28 +187,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--device", help="left out: a GPU if there is one")
-    chosen = parser.parse_args(arguments)
-
-    command = shlex.join(["python", "-m", "companion.experiments.stacked_digits", *arguments])
-    provenance = results.provenance(command, chosen.device)
-    precision = training.fast_precision(chosen.device)
-    done = [row["settings"] for row in current_rows()]
-    for seed, method in product(range(chosen.seeds), chosen.methods):
-        settings = {"method": method, "seed": seed}
-        if settings in done:
-            continue
-        values = train_one(method, seed, device=chosen.device)
-        ours = {"recipe": recipe(method)}
-        if ours["recipe"]["precision"] == "fast":
-            ours["precision"] = precision
-        results.add(EXPERIMENT, settings, values, provenance | ours)
-        print(f"{method}, seed {seed}: {values}", flush=True)
-    print(table(current_rows()))
+    add_rows(sys.modules[__name__], arguments, seeds=3, method=METHODS)
 
 
 if __name__ == "__main__":

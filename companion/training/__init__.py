@@ -20,8 +20,8 @@ uninterrupted one ends (same machine, versions and number of processes; on a GPU
 deterministic). What a loop keeps in Python variables does not travel: keep it in buffers, or in
 ``run.kept``.
 
-Where no device is named, a GPU is used if there is one. It is used for training only: modules that
-were on the CPU are there again afterwards.
+Where no device is named, a CUDA GPU is used if there is one. It is used for training only: modules
+that were on the CPU are there again afterwards.
 
 Of several processes each draws noise of its own, as many independent draws in all as one process
 would make, though not the same ones. Batch statistics (BatchNorm) are those of each process's

@@ -10,7 +10,9 @@ import json
 import os
 import zlib
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,9 +58,13 @@ def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
     text = json.dumps({"format": FORMAT} | record)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = temporary(path)
-    save_file(plain, unfinished, {"record": text, "checksum": str(checksum(plain, text))})
-    with open(unfinished, "r+b") as file:
-        os.fsync(file.fileno())
+    try:
+        save_file(plain, unfinished, {"record": text, "checksum": str(checksum(plain, text))})
+        with open(unfinished, "r+b") as file:
+            os.fsync(file.fileno())
+    except (SafetensorError, OSError) as error:  # the former of a full disk, too
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error})") from None
     os.chmod(unfinished, 0o644)
     os.replace(unfinished, path)
     if os.name == "posix":  # the new name is safe on the disk only once its folder is
@@ -78,11 +84,12 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
             # Copies: a mapped file could not be replaced on Windows.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it to start anew") from None
+        message = f"{path} is damaged, or no file of this package ({error})"
+        raise CheckpointError(message) from None
     if not {"record", "checksum"} <= metadata.keys():
         raise CheckpointError(f"{path} was not written by this package")
     if metadata["checksum"] != str(checksum(tensors, metadata["record"])):
-        raise CheckpointError(f"{path} is damaged (wrong checksum); delete it to start anew")
+        raise CheckpointError(f"{path} is damaged (wrong checksum)")
     record = json.loads(metadata["record"])
     if record["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {record['format']}, this version reads {FORMAT}")
@@ -111,9 +118,28 @@ def signature(module: nn.Module) -> dict[str, str]:
     return types | {"checksum of constant buffers": str(checksum(constants))}
 
 
-def fingerprint(x: Tensor) -> dict:
-    """What tells these data from others."""
+def fingerprint(x: Tensor | None) -> dict | None:
+    """What tells these data from others, and from none."""
+    if x is None:
+        return None
     return {"shape": list(x.shape), "checksum": checksum({"x": x.detach()})}
+
+
+def in_words(value: Any) -> Any:
+    """A function by its name and the arguments it has been given; all else as JSON holds it.
+
+    What the function does is not looked at: one that changes takes a new name.
+
+    >>> in_words(partial(max, 1, key=abs))
+    'max(1, key=abs)'
+    """
+    if isinstance(value, partial):
+        given = [f"{in_words(each)}" for each in value.args]
+        given += [f"{key}={in_words(each)}" for key, each in value.keywords.items()]
+        return f"{in_words(value.func)}({', '.join(given)})"
+    if isinstance(value, tuple):
+        return [in_words(each) for each in value]
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else value
 
 
 def refuse_differences(message: str, theirs: dict, ours: dict) -> None:

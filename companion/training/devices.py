@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 PRECISIONS = ("no", "bf16", "fp16", "fast")
-VERSIONS = {module.__name__: module.__version__ for module in (torch, accelerate)}
 
 
 def accelerator(
@@ -20,13 +19,12 @@ def accelerator(
     """The engine on a device, and that device, which under torchrun is the process's own."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision: one of {', '.join(PRECISIONS)}, not {precision!r}")
-    device = usable(device)
+    device, several = usable(device), int(os.environ.get("WORLD_SIZE", 1)) > 1
     if precision == "fast":
         precision = fast_precision(device)
     if device.type == "cpu" and precision == "fp16":
         raise ValueError('fp16 needs a GPU; on a CPU the precision is "bf16" or "no"')
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if several and device.index is not None:
+    if several and device != usable(device.type):
         raise ValueError(f"torchrun deals out the devices: ask for {device.type!r}, not {device}")
     # accelerate fixes device and precision for the whole process; a notebook trains many models.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -44,12 +42,20 @@ def default() -> torch.device:
 
 
 def usable(device: str | torch.device | None) -> torch.device:
-    """A device, that of `default` if it is left out; ValueError if it is not here."""
+    """A device, that of `default` if it is left out; ValueError if it is not here.
+
+    Of torchrun's processes each has its own "cuda", lest all begin something on the first.
+    """
     try:
         device = torch.device(device or default())
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        if device == torch.device("cuda") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({error})') from None
+    except (AssertionError, ImportError, RuntimeError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0]  # torch may add pages
+        raise ValueError(f'device {str(device)!r} is not here, "cpu" is ({reason})') from None
     return device
 
 

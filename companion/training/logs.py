@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from companion.data.files import replace
@@ -21,14 +24,24 @@ class Log:
         folder:     is made if it is not there.
         step:       the run goes on from here: what an earlier try logged beyond it is dropped.
         batch_size: of a step, for the speed.
+        history:    rows to begin with where a file of that name is no such log; it is kept aside.
     """
 
-    def __init__(self, folder: str | os.PathLike, step: int, batch_size: int):
+    def __init__(
+        self, folder: str | os.PathLike, step: int, batch_size: int, history: Iterable[dict] = ()
+    ):
         self.path, self.batch_size = Path(folder) / "log.csv", batch_size
         self.rows: list[dict] = []
         if self.path.exists():
-            with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            try:
+                with self.path.open(encoding="utf-8", newline="") as file:
+                    self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            except (KeyError, TypeError, ValueError, csv.Error):
+                names = (self.path.with_name(f"log-{i}.csv") for i in itertools.count(1))
+                aside = next(path for path in names if not path.exists())
+                os.rename(self.path, aside)
+                print(f"{self.path} was no log of a run: it is now {aside.name}", file=sys.stderr)
+                self.rows = [*history]
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

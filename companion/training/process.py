@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,17 @@ def seed_all(generators: list[torch.Generator], seed: int, what: int | str, rank
 
 
 @contextmanager
+def float32() -> Iterator[None]:
+    """Float32 is what it says inside: CUDA's convolutions would take TF32, of ten bits, for it."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
 def reproducible(generators: list[torch.Generator]) -> Iterator[None]:
     """Deterministic convolutions inside; afterwards everything, generators too, as it was."""
     states = [generator.get_state() for generator in generators]
@@ -47,6 +59,20 @@ def reproducible(generators: list[torch.Generator]) -> Iterator[None]:
         torch.backends.cudnn.deterministic = deterministic
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+limit = math.inf  # seconds of a run's steps, after which it saves and gives way as to SIGTERM
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Give the runs inside so many seconds of steps, counted from their first batch."""
+    global limit
+    before, limit = limit, seconds
+    try:
+        yield
+    finally:
+        limit = before
 
 
 @contextmanager

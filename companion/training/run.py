@@ -83,10 +83,7 @@ class Run:
         self._pending: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # on the device
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # total, count
         self.save_every, self._saved, self._signals = save_every, time.monotonic(), []
-        self._earlier, self._since = (
-            0.0,
-            time.perf_counter(),
-        )  # seconds in earlier pieces
+        self._earlier, self._since = 0.0, time.perf_counter()  # the former: in earlier pieces
         factors = [round(self.factor(i / 8), 6) for i in range(8)]  # tells functions apart
         self.settings = {"steps": steps, "seed": seed, "precision": precision, "schedule": factors}
         self.settings |= settings or {}
@@ -135,17 +132,23 @@ class Run:
             yield from self._batches(data)
 
     def _batches(self, data: Batches) -> Iterator[Tensor]:
+        if self.path is not None:
+            # Of all images, and of their order. Not of a batch, whose noise another device would
+            # draw otherwise.
+            own = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
+            own |= checkpoint.fingerprint(data.examples(0))
+            self.settings["data"] = own | {"images": checkpoint.fingerprint(data.images)}
         data = data.to(self.device)
-        # Not of a batch, whose noise another device would draw otherwise.
-        self.settings["data"] = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
-        self.settings["data"] |= checkpoint.fingerprint(data.examples(0))
         self._resume()
         for module in self.modules.values():
             module.train()
-        log = None if self.folder is None else Log(self.folder, self.step, data.batch_size)
+        log = None
+        if self.folder is not None:
+            log = Log(self.folder, self.step, data.batch_size, self.history)
         generators, wish = process.generators(self.device), 0
         self._since = time.perf_counter()
         terminal, silent = sys.stderr.isatty(), not self.progress
+        exact = self.accelerator.mixed_precision == "no"
         with (
             tqdm(
                 total=self.steps * data.batch_size,
@@ -157,6 +160,7 @@ class Run:
             ) as bar,
             contextlib.nullcontext() if log is None else contextlib.closing(log),
             process.reproducible(generators),
+            process.float32() if exact else contextlib.nullcontext(),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
             while not self.finished and wish <= 1:
@@ -275,7 +279,6 @@ class Run:
                 "seconds": self.seconds,
                 "numbers": numbers,
                 "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
-                "versions": devices.VERSIONS,
             }
             checkpoint.write(self.path, tensors, record)
         self._saved = time.monotonic()
@@ -302,7 +305,10 @@ class Run:
         if self.rank == 0:
             checkpoint.temporary(self.path).unlink(missing_ok=True)  # of a run killed while saving
         if self.path.exists():
-            tensors, record = checkpoint.read(self.path)
+            try:
+                tensors, record = checkpoint.read(self.path)
+            except checkpoint.CheckpointError as error:
+                raise checkpoint.CheckpointError(f"{error}; delete it to start anew") from None
             message = f"{self.path} is the checkpoint of another run: delete it, or choose a path"
             checkpoint.refuse_differences(message, record["settings"], self.settings)
             self.step, self.finished = record["step"], record["finished"]
@@ -329,6 +335,8 @@ class Run:
             return 0
         due = self.finished or time.monotonic() - self._saved >= self.save_every
         wish = max([int(due), *self._signals])
+        if not self.finished and time.perf_counter() - self._since > process.limit:
+            wish = max(wish, signal.SIGTERM)
         if self.world > 1:  # asking costs about as much as a small step: not every time
             wish = max(self._gather(wish)) if self.finished or self.step % 20 == 0 else 0
         return wish
