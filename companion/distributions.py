@@ -120,14 +120,11 @@ class BernoulliMixture(nn.Module):
 
         Args: known: if given, bool ``(D,)``: the other entries are summed out, Eq. (summing-out).
         """
-        log_one, log_zero = self.probs.log(), (-self.probs).log1p()
+        x, log_one, log_zero = vectors(x, self.probs), self.probs.log(), (-self.probs).log1p()
         if known is not None:
             if known.dtype != torch.bool or known.shape != self.probs.shape[1:]:
                 raise ValueError(f"known must be bool, shape ({self.probs.shape[1]},)")
-            log_one, log_zero = log_one.where(known, 0), log_zero.where(known, 0)
-        x = vectors(x, self.probs)
-        if known is not None:
-            x = x.where(known, 0)  # whatever stands there, nan too
+            x, log_one, log_zero = (part.where(known, 0) for part in (x, log_one, log_zero))
         return x @ (log_one - log_zero).T + log_zero.sum(-1) + self.weights.log()
 
     def log_prob(self, x: Tensor, known: Tensor | None = None) -> Tensor:
@@ -230,7 +227,7 @@ class GenerativeClassifier(nn.Module):
     forward = log_prob
 
     def posterior(self, x: Tensor, **options) -> Tensor:
-        """p(y | x), ``(*batch, D) -> (*batch, classes)``."""
+        """p(y | x), ``(*batch, D) -> (*batch, classes)``; nan where no class can give x."""
         return self.log_joint(x, **options).softmax(-1)
 
 

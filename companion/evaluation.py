@@ -41,7 +41,8 @@ def scoring(model: nn.Module) -> Iterator[Tensor]:
     model.eval()
     try:
         with float32():
-            yield next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0))
+            held = itertools.chain(model.parameters(), model.buffers())
+            yield next((each for each in held if each.is_floating_point()), torch.empty(0))
     finally:
         for module, was_training in were_training.items():
             module.training = was_training

@@ -223,3 +223,9 @@ def test_an_example_that_never_comes_adds_nothing():
     assert with_it == without
     assert with_it.mutual_information.item() == pytest.approx(math.log(2))
     assert surgery(torch.tensor([1.0, 0.0]), torch.eye(2), torch.tensor([1.0, 0.0])).average_kl == 0
+
+
+def test_codes_of_an_example_that_never_comes_are_a_table_too():
+    q = torch.tensor([[0.5, 0.5], [7.0, -3.0]])
+    with pytest.raises(ValueError, match="q has negative"):
+        surgery(torch.tensor([1.0, 0.0]), q, torch.tensor([0.5, 0.5]))

@@ -519,3 +519,13 @@ def test_what_stands_at_unknown_entries_means_nothing():
     x = mixture.sample()
     spoiled = x.where(known, math.nan)
     assert torch.equal(mixture.log_joint(spoiled, known), mixture.log_joint(x, known))
+
+
+def test_what_no_class_can_give_has_no_posterior():
+    densities = [IndependentBernoulli(2), IndependentBernoulli(2)]
+    for density in densities:
+        density.probs.data = torch.tensor([0.0, 0.5])
+    classifier = GenerativeClassifier(densities)
+    posterior = classifier.posterior(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert posterior[0].isnan().all()
+    assert posterior[1].tolist() == [0.5, 0.5]

@@ -337,3 +337,30 @@ def test_a_fine_grid_in_float32_is_even_enough():
     uneven[7] += 0.002
     with pytest.raises(ValueError, match="equally spaced"):
         tabulate(Normal(0.0, 1.0), uneven)
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-6])
+def test_jensen_shannon_keeps_its_digits_where_tables_are_alike(size, rng):
+    """Against float64, and there against the series of the divergence, chi squared over 8."""
+    p = tables(rng, 100)
+    q = p * (1 + size * torch.randn(100, generator=rng))
+    p, q = p.float(), (q / q.sum()).float()
+    exact = jensen_shannon(p.double(), q.double()).item()
+    assert jensen_shannon(p, q).item() == pytest.approx(exact, rel=1e-5)
+    series = ((p.double() - q.double()).square() / (p.double() + q.double())).sum().item() / 4
+    assert exact == pytest.approx(series, rel=5 * size**2 + 1e-9)
+
+
+def test_jensen_shannon_of_unequal_and_of_excluded_entries():
+    p, q = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.25, 0.75], requires_grad=True)
+    (gradient,) = torch.autograd.grad(jensen_shannon(p, q), q)
+    torch.testing.assert_close(gradient[1:], torch.full((2,), math.log(2) / 2))
+    for tiny in (1e-10, 1e-30, 1e-45):  # beside a half, its relative difference rounds to 1
+        p, q = torch.tensor([1 - tiny, tiny]), torch.tensor([0.5, 0.5])
+        exact = jensen_shannon(p, q).item()
+        assert jensen_shannon(p.float(), q.float()).item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_points_that_float32_cannot_tell_apart_are_no_grid():
+    with pytest.raises(ValueError, match="increasing"):
+        tabulate(Normal(1e6, 0.1), torch.linspace(1e6 - 1, 1e6 + 1, 1_000_001, dtype=torch.float32))

@@ -441,3 +441,13 @@ def test_importance_sampling_refuses_weights_of_another_shape():
 def test_a_density_that_is_none_is_no_lack_of_samples():
     with pytest.raises(ValueError, match="not finite"):
         sampling_p_value(torch.zeros(10, 2), lambda x: torch.full((len(x),), math.nan))
+
+
+def test_whole_numbers_in_a_buffer_are_no_precision():
+    class Ordered(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("order", torch.arange(2))
+
+    with scoring(Ordered()) as like:
+        assert like.dtype == torch.get_default_dtype()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from companion.nn import free_parameters
-from companion.vae import VAE, elbo, iwae, one_layer, two_layers
+from companion.vae import VAE, elbo, iwae, linear_vae, one_layer, two_layers
 
 BUILD = {"one layer": one_layer, "two layers": two_layers}
 
@@ -188,3 +188,22 @@ def test_the_gradient_reaches_every_parameter(name):
     model = BUILD[name](bound=iwae, samples=2)
     model(torch.rand(4, 784).round()).mean().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: one_layer(6, hidden=4, latent=3),
+        lambda: two_layers(6, hidden=(5, 4), latent=(3, 2)),
+        lambda: linear_vae(6, latent=3),
+    ],
+    ids=["one layer", "two layers", "linear"],
+)
+def test_weights_of_half_precision(build, dtype):
+    """A draw is float32, and finds its way into a network that is not."""
+    model, x = build().to(dtype), (torch.rand(5, 6) < 0.5).float()
+    for given in (x, x.to(dtype)):
+        assert model(given).isfinite().all()
+        assert model.log_w(given, 3).dtype == torch.float32
+    assert model.sample((2,)).shape == (2, 6)

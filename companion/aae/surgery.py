@@ -48,6 +48,7 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
     if len(p_data) != len(q):
         raise ValueError(f"{len(q)} tables of codes for {len(p_data)} examples")
     _check(p_data=p_data)
+    _check(q=q, prior=prior)
     p_data, q = p_data[p_data > 0], q[p_data > 0]  # who never comes adds nothing, not 0 * inf
     marginal = aggregated_posterior(p_data, q)
     average_kl = p_data @ divergences.kl(q, prior)

@@ -63,9 +63,9 @@ class DiagonalGaussian(Distribution):
 
 def kl_each(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     """KL(q || p) of each entry by itself, Eq. (kl-normals), ``(*batch, H)``, nats."""
-    # Divided before it is squared: the square of a tiny spread would round to zero.
-    square, log_ratio = ((q.mu - p.mu) / p.sigma).square(), q.log_sigma - p.log_sigma
-    return (square + (2 * log_ratio).expm1()) / 2 - log_ratio  # expm1: spreads may nearly agree
+    # Divided before they are squared: the square of a tiny spread would round to zero.
+    squares = ((q.mu - p.mu) / p.sigma).square() + (q.sigma / p.sigma).square()
+    return (squares - 1) / 2 - (q.log_sigma - p.log_sigma)
 
 
 @register_kl(DiagonalGaussian, DiagonalGaussian)

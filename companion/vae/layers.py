@@ -29,7 +29,7 @@ class ConditionalGaussian(nn.Module):
         self.mu, self.log_sigma = nn.Linear(inputs, features), nn.Linear(inputs, features)
 
     def forward(self, x: Tensor) -> Distribution:
-        h = self.body(x)
+        h = self.body(x.to(self.mu.weight.dtype))
         return DiagonalGaussian(self.mu(h), self.log_sigma(h))
 
 
@@ -44,7 +44,8 @@ class ConditionalBernoulli(nn.Module):
         self.body, self.logits = body, nn.Linear(inputs, features)
 
     def forward(self, z: Tensor) -> Distribution:
-        return FactorizedBernoulli(self.logits(self.body(z)))
+        h = self.body(z.to(self.logits.weight.dtype))  # a draw is float32 or better
+        return FactorizedBernoulli(self.logits(h))
 
     @torch.no_grad()
     def start_from(self, marginals: Tensor) -> None:

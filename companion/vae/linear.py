@@ -27,7 +27,7 @@ class LinearGaussian(nn.Module):
         self.log_sigma = nn.Parameter(torch.zeros(1 if one_spread else features))
 
     def forward(self, h: Tensor) -> Distribution:
-        mu = self.mu(h)
+        mu = self.mu(h.to(self.mu.weight.dtype))
         return DiagonalGaussian(mu, self.log_sigma.expand_as(mu))
 
 
