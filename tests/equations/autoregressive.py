@@ -104,17 +104,15 @@ def chain_rule_three(rng):
 def chain_rule(rng):
     p = random_table(rng, 2, 2, 2, 2, 2)
     vectors = all_binary(5)
+    factors = torch.stack([by_enumeration(p, x, range(5)) for x in vectors])
     marginals = [p.movedim(i, 0).reshape(2, -1).sum(1) for i in range(5)]
+    alone = torch.stack([marginals[i][vectors[:, i].long()] for i in range(5)])
     yield side(p.flatten())
     yield side(
-        torch.stack([by_enumeration(p, x, range(5)).prod() for x in vectors]),
+        factors.prod(1),
         wrong={
-            "conditions lost": torch.stack(
-                [math.prod(marginals[i][int(x[i])] for i in range(5)) for x in vectors]
-            ),
-            "first factor lost": torch.stack(
-                [by_enumeration(p, x, range(5))[1:].prod() for x in vectors]
-            ),
+            "conditions lost": alone.prod(0),
+            "first factor lost": factors[:, 1:].prod(1),
         },
     )
 
