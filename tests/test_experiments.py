@@ -8,15 +8,12 @@ import pytest
 import torch
 
 from companion import data, results
+from companion.__main__ import EXPERIMENTS
 from companion.autoregressive import FVSBN
 from companion.experiments import (
     common,
-    comparison,
-    digit_features,
-    few_labels,
     mode_collapse,
     pixel_orders,
-    stacked_digits,
 )
 from companion.gan import gradient_penalty, r1, saturating, wasserstein
 
@@ -385,17 +382,7 @@ def test_games_that_are_there_are_not_played_again(file, monkeypatch, capsys):
 # --- what they share ---
 
 
-COMMANDS = {
-    "comparison": comparison,
-    "pixel-orders": pixel_orders,
-    "few-labels": few_labels,
-    "mode-collapse": mode_collapse,
-    "stacked-digits": stacked_digits,
-    "digit-features": digit_features,
-}
-
-
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_options_are_written_out_and_explained(name, capsys):
     for arguments, told in [
         (["--seed", "7"], "unrecognized arguments: --seed 7"),
@@ -403,15 +390,15 @@ def test_options_are_written_out_and_explained(name, capsys):
         (["--help"], f"usage: python -m companion experiment {name} [-h]"),
     ]:
         with pytest.raises(SystemExit):
-            COMMANDS[name].main(arguments)
+            EXPERIMENTS[name].main(arguments)
         assert told in " ".join("".join(capsys.readouterr()).split())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_experiment_runs_under_torchrun(name, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="only train takes several processes"):
-        COMMANDS[name].main([])
+        EXPERIMENTS[name].main([])
 
 
 def test_weights_take_their_place_once_the_row_is_stored(tmp_path):

@@ -926,21 +926,27 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
-    """It saved in epoch 3, logged epoch 4, and was killed in epoch 5."""
-    descend, path = Run.descend, tmp_path / "run"
+def run_and_kill(path, monkeypatch, saved, killed):
+    """A logged run that saves before one step, and dies before another or the same."""
+    descend = Run.descend
 
-    def killed(run, *arguments):
-        if run.step == 25:
+    def mortal(run, *arguments):
+        if run.step == saved:
             run.save()
-        if run.step == 45:
+        if run.step == killed:
             raise Killed
         descend(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "descend", killed)
+        patch.setattr(Run, "descend", mortal)
         with pytest.raises(Killed):
-            noisy_run(path, log=tmp_path)
+            noisy_run(path, log=path.parent)
+
+
+def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
+    """It saved in epoch 3, logged epoch 4, and was killed in epoch 5."""
+    path = tmp_path / "run"
+    run_and_kill(path, monkeypatch, saved=25, killed=45)
     before = logged(tmp_path)
     assert [row["epoch"] for row in before] == ["1", "2", "3", "4"]
     _, history = noisy_run(path, log=tmp_path)
@@ -952,18 +958,8 @@ def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"step\nx\n", b"\xff\xfe"])
 def test_a_log_of_something_else_is_kept_aside(tmp_path, monkeypatch, capfd, content):
-    descend, path = Run.descend, tmp_path / "run"
-
-    def killed(run, *arguments):
-        if run.step == 25:
-            run.save()
-            raise Killed
-        descend(run, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "descend", killed)
-        with pytest.raises(Killed):
-            noisy_run(path, log=tmp_path)
+    path = tmp_path / "run"
+    run_and_kill(path, monkeypatch, saved=25, killed=25)
     (tmp_path / "log.csv").write_bytes(content)
     (tmp_path / "log-1.csv").write_bytes(b"mine")
     _, history = noisy_run(path, log=tmp_path)
