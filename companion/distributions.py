@@ -186,7 +186,8 @@ class BernoulliMixture(nn.Module):
             ones.lerp_(r.T @ x / len(x), rate)
             self.weights.data = counts / counts.sum()  # M-step
             mean = share(ones.sum(0), 1, 1 / N)
-            weight = (counts[:, None] + smoothing / N).clamp(min=limits.tiny)  # some may have died
+            weight = counts[:, None] + smoothing / N
+            weight.clamp_(min=limits.tiny)  # some may have died
             probs = (ones + smoothing / N * mean) / weight
             # Off 0 and 1, to which a probability may round.
             self.probs.data = probs.clamp(limits.tiny, 1 - limits.eps)

@@ -134,28 +134,28 @@ def importance_sampled_log_prob(
     *,
     device: str | torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Estimate ln p(x) by importance sampling, Eq. (importance-sampling); too low on average.
+    r"""Estimate ln p(x) by Eq. (importance-sampling); too low on average.
 
     .. math:: \ln p(x) \approx \ln \frac1K \sum_{k=1}^{K} w_k
 
     Args:
-        model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode, and left
-                    where it is.
+        model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode, and
+                    left where it is.
         x:          values used as they are, shape ``(N, *event)``.
         samples:    K, draws for each example.
         batch_size, chunk: examples and draws at a time: memory does not grow with K.
         device:     as of `log_likelihoods`.
 
-    Returns: for each example the estimate, nats, and its effective number of draws, float64
-        ``(N,)`` each, on the CPU.
+    Returns: for each example the estimate, nats, and its effective number of draws,
+        float64 ``(N,)`` each, on the CPU.
     Source:  Burda, Grosse & Salakhutdinov (2016), who use K = 5000.
     """
     if min(samples, batch_size, chunk, len(x)) < 1:
-        raise ValueError("samples, batch_size, chunk and the number of examples are at least 1")
+        raise ValueError("samples, batch_size, chunk and examples are at least 1")
     if not x.isfinite().all():
         raise ValueError("x must be finite")
     if not x.is_floating_point() and x.max() > 1:
-        raise ValueError("x holds grey values: binarise it first, e.g. data.binarize(x, seed)")
+        raise ValueError("x holds grey values: binarise it first, as data.binarize does")
     log_p, effective = [], []
     with scoring_on(model, device) as parameter:
         for batch in x.split(batch_size):

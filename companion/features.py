@@ -16,9 +16,10 @@ PATH = Path(__file__).parent / "_data" / "digit_features.safetensors"
 
 
 class DigitFeatures(nn.Module):
-    """Two convolutions and a layer of features, from which the logits of the digits are read.
+    """Two convolutions and a layer of features, from which the digits' logits are read.
 
-    Train it with `companion.experiments.digit_features`, or take the trained one of `pretrained`.
+    Train it with `companion.experiments.digit_features`, or take the trained one of
+    `pretrained`.
     """
 
     def __init__(self, features: int = 64):
@@ -36,7 +37,7 @@ class DigitFeatures(nn.Module):
         self.head = nn.Linear(features, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the ten digits, ``(B, 10)``, of images from 0 (white) to 1, ``(B, 28, 28)``."""
+        """The digits' logits of images from 0 to 1, ``(B, 28, 28) -> (B, 10)``."""
         return self.head(self.body(x))
 
     @torch.no_grad()

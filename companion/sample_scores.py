@@ -142,14 +142,15 @@ def mode_coverage(
 
 
 def holes(codes: Tensor, draws: Tensor, lonely: float = 0.05) -> float:
-    """The share of draws that lie further from all codes than nearly all codes do from each other.
+    """The share of draws that lie further from all codes than codes do from each other.
 
-    Every second code is set apart. Its distance to the nearest of the others is usual if all but a
-    share ``lonely`` of the codes set apart are as near. A draw is in a hole if its nearest of the
-    others is further than that. Draws of the codes' own distribution score ``lonely``.
+    Every second code is set apart. Its distance to the nearest of the others is usual if
+    all but a share ``lonely`` of the codes set apart are as near. A draw is in a hole if
+    its nearest of the others is further than that. Draws of the codes' own distribution
+    score ``lonely``.
 
-    It hides the examples that the codes stand for: an encoder that says nothing of them, and puts
-    its codes where the draws are, has the best score.
+    It hides the examples that the codes stand for: an encoder that says nothing of them,
+    and puts its codes where the draws are, has the best score.
 
     Args:
         codes:  shape ``(N, H)``, at least four of them, in an order that says nothing.
@@ -160,7 +161,8 @@ def holes(codes: Tensor, draws: Tensor, lonely: float = 0.05) -> float:
     """
     _require(codes=codes, draws=draws)
     if len(codes) < 4 or not 0 < lonely < 1:
-        raise ValueError(f"four codes and a share between 0 and 1, not {len(codes)} and {lonely}")
+        given = f"{len(codes)} and {lonely}"
+        raise ValueError(f"four codes and a share between 0 and 1, not {given}")
     apart, others = codes[::2], codes[1::2]
     usual = nearest_neighbours(apart, others).distances.quantile(1 - lonely)
     return (nearest_neighbours(draws, others).distances > usual).double().mean().item()

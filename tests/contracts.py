@@ -19,6 +19,7 @@ from tools.execute import ExecutionError, normalised
 
 EXEMPT_SHARE = 0.1
 LARGEST = 1_500_000  # bytes of a notebook
+WIDEST = 90  # columns of the package's source that fit on the page of a laptop
 PARTS = {
     "what you will be able to do": r"able to do",
     "summary": r"summary",
@@ -113,7 +114,7 @@ def _body(node):
 
 
 def _stale_sources(chapter, imports):
-    """Stored outputs of show() that are not the package's present source."""
+    """Stored outputs of show() that are not the package's present source, or too wide."""
     names = {}
     for node in imports:
         exec(compile(ast.Module([node], []), chapter.path.name, "exec"), names)
@@ -144,6 +145,9 @@ def _stale_sources(chapter, imports):
                 continue
             if present != text:
                 yield f"{cell}: the stored source of {shown} is not the package's: execute it again"
+            for line in present.splitlines():
+                if len(line) > WIDEST:
+                    yield f"{cell}: show({shown}): more than {WIDEST} columns: {line.strip()}"
 
 
 # --- contract 2: every display equation has a label, and every label a check --------------------

@@ -409,19 +409,19 @@ def test_the_players_are_in_evaluation_mode_afterwards_and_in_the_runs_precision
 WRONG = {
     "labels without examples": (
         lambda few, labels: (None, labels),
-        "labelled examples and their labels come together, or not at all",
+        "labelled examples and labels come together, or not at all",
     ),
     "examples without labels": (
         lambda few, labels: (few, None),
-        "labelled examples and their labels come together, or not at all",
+        "labelled examples and labels come together, or not at all",
     ),
     "too few": (lambda few, labels: (few, labels[:-1]), "5 labels for 6 examples"),
     "too many": (
         lambda few, labels: (few, torch.cat([labels, labels])),
         "12 labels for 6 examples",
     ),
-    "beyond K": (lambda few, labels: (few, labels + 1), "labels must be from 0 to 2, one of the"),
-    "negative": (lambda few, labels: (few, labels - 1), "labels must be from 0 to 2, one of the"),
+    "beyond K": (lambda few, labels: (few, labels + 1), "labels are kinds, from 0 to 2"),
+    "negative": (lambda few, labels: (few, labels - 1), "labels are kinds, from 0 to 2"),
 }
 
 

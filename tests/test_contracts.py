@@ -122,6 +122,14 @@ def test_sound_chapter_passes(tmp_path):
     assert normalised(copy.deepcopy(sound())) == (tmp_path / "sound.ipynb").read_text("utf-8")
 
 
+def test_source_must_fit_on_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(contracts, "WIDEST", 40)
+    found = problems(sound(), tmp_path)
+    wide = "cell 5 (source): show(exercises.exercise): more than 40 columns: "
+    assert found
+    assert all(wide in problem for problem in found)
+
+
 def replaced(name, old, new):
     """A corruption: edit the source of a cell."""
 

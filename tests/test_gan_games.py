@@ -208,7 +208,7 @@ def test_ties(A):
 
 def test_what_is_no_game_is_refused():
     for A in (torch.zeros(2, 3), torch.zeros(4), torch.tensor([[0.0, math.nan], [1.0, 2.0]])):
-        with pytest.raises(ValueError, match="two rows and two columns"):
+        with pytest.raises(ValueError, match="a matrix of numbers, two by two"):
             matrix_game(A)
 
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 
 class GaussianPosterior(nn.Module):
-    r"""A differentiable draw of the distribution that a module returns, Eq. (reparameterisation).
+    r"""A differentiable draw of what a module returns, Eq. (reparameterisation).
 
     .. math:: z = \mu(x) + \sigma(x)\, \epsilon, \qquad \epsilon \sim \mathcal N(0, I)
 
-    Args: encoder: x -> q(z|x), with ``rsample``, such as `companion.vae.ConditionalGaussian`.
+    Args: encoder: x -> q(z|x), with ``rsample``, such as
+          `companion.vae.ConditionalGaussian`.
     """
 
     def __init__(self, encoder: nn.Module):

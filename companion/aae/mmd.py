@@ -62,7 +62,8 @@ def mmd2(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
 
     Where the two distributions are one it is 0 on average, and so it may be below 0.
 
-    Args:    a, b: points, ``(N, H)`` and ``(M, H)``, at least two of either; differentiable.
+    Args:    a, b: points, ``(N, H)`` and ``(M, H)``, at least two of either;
+             differentiable.
     Returns: shape ``()``.
     Raises:  ValueError for fewer points, or points of different sizes.
     Source:  Gretton, Borgwardt, Rasch, Schoelkopf & Smola (2012), Eq. 3.
@@ -107,18 +108,18 @@ def mmd_test(
     permutations: int = 500,
     seed: int = 0,
 ) -> TwoSampleTest:
-    r"""Test whether two sets of points may be draws from one distribution, Eq. (permutation-test).
+    r"""Test if two sets of points may be of one distribution, Eq. (permutation-test).
 
-    If they are, any division of all the points into two sets is as good as the given one. So throw
-    them together, divide them at random again and again, and count how often the discrepancy of
-    `mmd2` comes out as large as the one that was found. The kernel must not have been chosen with a
-    look at which point is of which set.
+    If they are, any division of all the points into two sets is as good as the given one.
+    So throw them together, divide them at random again and again, and count how often the
+    discrepancy of `mmd2` comes out as large as the one that was found. The kernel must
+    not have been chosen with a look at which point is of which set.
 
     Args:
         a, b: independent draws, ``(N, H)`` and ``(M, H)``, at least two of either.
 
-    Returns: with a p-value from 1 / (1 + permutations) to 1: where the distributions are one, it is
-        at most t with a probability of at most t.
+    Returns: with a p-value from 1 / (1 + permutations) to 1: where the distributions are
+        one, it is at most t with a probability of at most t.
     Raises:  ValueError for fewer points, points of different sizes, or not finite.
     Source:  Gretton et al. (2012); counting the given division: Phipson & Smyth (2010).
     """
@@ -130,7 +131,8 @@ def mmd_test(
     k.fill_diagonal_(0)  # pairs of different points only
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(both), generator=generator) for _ in range(permutations)]
-    orders = torch.stack([torch.arange(len(both)), *orders]).to(k.device)  # the first is as given
+    # The first is as given.
+    orders = torch.stack([torch.arange(len(both)), *orders]).to(k.device)
     in_a = torch.zeros(orders.shape, dtype=k.dtype, device=k.device)
     in_a.scatter_(1, orders[:, : len(a)], 1)
     of_a = in_a @ k  # how similar each point is to those of set a

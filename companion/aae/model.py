@@ -87,7 +87,7 @@ class WAE(PriorAutoencoder):
         self.kernel, self.weight = kernel, weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """The objective to maximise, ``(B, D) -> (B,)``; the discrepancy is that of the batch."""
+        """The objective to maximise, ``(B, D) -> (B,)``; the discrepancy is the batch's."""
         z = self.encoder(x)
         misfit = mmd2(z, self.prior(len(z)).to(z, non_blocking=True), self.kernel)
         return self.decoder(z).log_prob(x) - self.weight * misfit

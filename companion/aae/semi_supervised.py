@@ -43,11 +43,12 @@ class TwoHeads(nn.Module):
 
 
 class SemiSupervisedAAE(nn.Module):
-    """An autoencoder whose code is a kind y, one of K, and a style z, with a critic for either.
+    """An autoencoder whose code is a kind y, one of K, and a style z; with two critics.
 
-    For the critics, draws of the priors are *real*: one of K kinds, each as probable, for certain;
-    and a standard normal style. The probabilities that the encoder gives to the kinds are *fake*:
-    to pass, they have to be sure in each case, and over the data no kind may be preferred.
+    For the critics, draws of the priors are *real*: one of K kinds, each as probable, for
+    certain; and a standard normal style. The probabilities that the encoder gives to the
+    kinds are *fake*: to pass, they have to be sure in each case, and over the data no
+    kind may be preferred.
 
     Args:
         encoder:  x -> (logits of the kinds, style), such as `TwoHeads`.
@@ -81,7 +82,7 @@ class SemiSupervisedAAE(nn.Module):
 
     @torch.no_grad()
     def mean_of(self, kind: Tensor, z: Tensor) -> Tensor:
-        """The mean example of a kind, int64 ``(B,)``, in a style, ``(B, H)``: ``(B, D)``."""
+        """Mean examples, ``(B, D)``, of kinds, int64 ``(B,)``, and styles, ``(B, H)``."""
         y = F.one_hot(kind, self.kinds).to(z)
         return self.decoder(torch.cat([y, z], -1)).mean
 
@@ -114,25 +115,29 @@ def fit_semi_supervised(
     They train on the device, and are left where they were given.
 
     Args:
-        labelled:     mini-batches of the examples whose kind is known; left out: clustering.
-        labels:       their kinds, from 0 to K - 1, int64, one for each example of ``labelled``.
+        labelled:     mini-batches of the examples whose kind is known; left out:
+                      clustering.
+        labels:       their kinds, from 0 to K - 1, int64, one for each example of
+                      ``labelled``.
         label_weight: factor on the cross-entropy of the labels, nats.
-        critic_noise: standard deviation of normal noise on whatever the critic of kinds is shown,
-                      without which it tells certain from almost certain, and teaches little.
+        critic_noise: standard deviation of normal noise on whatever the critic of kinds
+                      is shown, without which it tells certain from almost certain, and
+                      teaches little.
         loss, weight, learning_rate, betas, schedule, watch: as of `fit_aae`.
         seed, path, device, precision, compiled, log, progress: as of `training.fit`.
 
-    Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``, each of
-        both critics together, and, with labels, their cross-entropy ``L_y``.
-    Raises:  ValueError if there are labels for other than the labelled examples, or beyond K.
+    Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``,
+        each of both critics together, and, with labels, their cross-entropy ``L_y``.
+    Raises:  ValueError if there are labels for other than the labelled examples, or
+             beyond K.
     """
     if (labelled is None) != (labels is None):
-        raise ValueError("labelled examples and their labels come together, or not at all")
+        raise ValueError("labelled examples and labels come together, or not at all")
     if labels is not None:
         if len(labels) != len(labelled.images):
             raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
         if not 0 <= labels.min() <= labels.max() < aae.kinds:
-            raise ValueError(f"labels must be from 0 to {aae.kinds - 1}, one of the kinds")
+            raise ValueError(f"labels are kinds, from 0 to {aae.kinds - 1}")
     rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
     run = Run(
         epochs * len(train),
@@ -182,7 +187,8 @@ def fit_semi_supervised(
             prior_y = F.one_hot(kind, aae.kinds).to(y)
             prior = D(prior_y, torch.randn_like(z))
             codes = D(y.detach(), z.detach())
-            L_D = sum(loss.L_D(real, fake) for real, fake in zip(prior, codes, strict=True))
+            pairs = zip(prior, codes, strict=True)
+            L_D = sum(loss.L_D(real, fake) for real, fake in pairs)
             run.descend(step_D, L_D)
             with frozen(critics):
                 L_G = sum(loss.L_G(fake) for fake in D(y, z))

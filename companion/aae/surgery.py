@@ -36,12 +36,14 @@ class Surgery(NamedTuple):
 
 
 def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
-    r"""Cut the averaged divergence of an encoder given as a table, Eq. (elbo-surgery), nats.
+    r"""Cut the averaged divergence of an encoder given as a table, Eq. (elbo-surgery).
 
-    .. math:: \mathbb{E}_{p_\text{data}(x)} \bigl[ D_\mathrm{KL}(q(z \mid x) \,\|\, p(z)) \bigr]
+    .. math::
+        \mathbb{E}_{p_\text{data}(x)} \bigl[ D_\mathrm{KL}(q(z \mid x) \,\|\, p(z)) \bigr]
         = I_q(x; z) + D_\mathrm{KL}(q(z) \,\|\, p(z))
 
-    Args:   p_data: ``(n,)``; q: q(z|x), a table for each example, ``(n, m)``; prior: ``(m,)``.
+    Args:   p_data: ``(n,)``; q: q(z|x), a table for each example, ``(n, m)``;
+            prior: ``(m,)``.
     Raises: ValueError if one of them is no table, or if they do not fit each other.
     Source: Hoffman & Johnson (2016).
     """
@@ -49,7 +51,8 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
         raise ValueError(f"{len(q)} tables of codes for {len(p_data)} examples")
     _check(p_data=p_data)
     _check(q=q, prior=prior)
-    p_data, q = p_data[p_data > 0], q[p_data > 0]  # who never comes adds nothing, not 0 * inf
+    # Who never comes adds nothing, and not 0 * inf.
+    p_data, q = p_data[p_data > 0], q[p_data > 0]
     marginal = aggregated_posterior(p_data, q)
     average_kl = p_data @ divergences.kl(q, prior)
     information = p_data @ divergences.kl(q, marginal)
@@ -68,11 +71,11 @@ class SurgeryEstimate(NamedTuple):
 def surgery_estimate(
     encoder: nn.Module, prior: nn.Module, x: Tensor, samples: int = 1000, chunk: int = 8
 ) -> SurgeryEstimate:
-    r"""Cut the averaged divergence of an encoder of finitely many examples, Eq. (elbo-surgery).
+    r"""Cut the averaged divergence of a neural encoder, Eq. (elbo-surgery).
 
     Draw an example and a code of it, and compare the three log-densities of the code. The
-    aggregated posterior is exact, a mixture of as many components as examples, and costs a density
-    of each for every draw. The mutual information cannot exceed ln N.
+    aggregated posterior is exact, a mixture of as many components as examples, and costs
+    a density of each for every draw. The mutual information cannot exceed ln N.
 
     Args:
         encoder: x -> q(z|x), with ``log_prob`` and ``sample``, as of `companion.vae`.

@@ -40,26 +40,28 @@ def fit_aae(
     log: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> History:
-    r"""Train the three players in place; after each batch the critic's step, then the others'.
+    r"""Train the three players in place; at each batch the critic steps, then the others.
 
-    They train on the device, and are left where they were given. Encoder and decoder share a loss,
-    Eq. (aae-losses): of each example minus ln p(x|z), and what the encoder pays as the generator of
-    the game, times a weight.
+    They train on the device, and are left where they were given. Encoder and decoder
+    share a loss, Eq. (aae-losses): of each example minus ln p(x|z), and what the encoder
+    pays as the generator of the game, times a weight.
 
     Args:
-        labels: what is known of each of the examples of ``train``, ``(N, C)``; prior and critic are
-            then called with those of the batch as well, ``prior(B, y)``, where they were given,
-            and ``critic(z, y)``, on the device.
+        labels: what is known of each of the examples of ``train``, ``(N, C)``; prior and
+            critic are then called with those of the batch as well, ``prior(B, y)``, where
+            they were given, and ``critic(z, y)``, on the device.
         loss:   of the game between critic and encoder, as of `companion.gan`.
         weight: factor on the encoder's part in the game, nats.
         learning_rate: of encoder and decoder, and of the critic, or one for all.
-        watch:  called with the players, which are on the device then, and the number of steps
-            done, after each of them.
+        watch:  called with the players, which are on the device then, and the number of
+            steps done, after each of them.
         betas:  of Adam, for all players.
-        schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
+        schedule, seed, path, device, precision, compiled, log, progress: as of
+            `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``.
-    Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their sum.
+    Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their
+             sum.
     """
     if labels is not None and len(labels) != len(train.images):
         raise ValueError(f"{len(labels)} labels for {len(train.images)} examples")
@@ -74,7 +76,11 @@ def fit_aae(
         compiled=compiled,
         log=log,
         progress=progress,
-        settings={"weight": weight, "loss": in_words(loss), "labels": fingerprint(labels)},
+        settings={
+            "weight": weight,
+            "loss": in_words(loss),
+            "labels": fingerprint(labels),
+        },
     )
     describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
     E, P, D, step_EP, step_D = run.prepare(
@@ -90,9 +96,10 @@ def fit_aae(
             z = E(x)
             prior = aae.prior(len(x), *known).to(z, non_blocking=True)
             y = [each.to(z.device, non_blocking=True) for each in known]
-            L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))  # the prior is real, the code is fake
+            # The prior is real, the code is fake.
+            L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))
             run.descend(step_D, L_D)
-            with frozen(aae.critic):  # it passes gradients on to the encoder and keeps none
+            with frozen(aae.critic):  # it passes gradients on to the encoder, keeps none
                 L_G = loss.L_G(D(z, *y))
                 reconstruction = per_example(P(z).log_prob(x), x).mean()
                 run.descend(step_EP, weight * L_G - reconstruction)

@@ -77,7 +77,8 @@ class Autoregressive(nn.Module, ABC):
             )
         x = x.to(self.bias)  # the model's device and precision
         logits = at_least_float32(self.logits(x, which))
-        return -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+        x = x.to(logits.dtype)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
 
     def order_log_prob(self, x: Tensor, which: int = 0) -> Tensor:
         """ln p_m(x) under one order, ``(*batch, D) -> (*batch,)``, nats.
@@ -115,9 +116,9 @@ class Autoregressive(nn.Module, ABC):
     def walk(self, x: Tensor, which: int = 0) -> Iterator[Tensor]:
         """Logits of p(x_i = 1 | x_<i), ``(B,)`` each, one entry after another in the order.
 
-        The caller writes entry i into ``x``, shape ``(B, D)``, before asking for the next. Here
-        every step evaluates the whole network; a model that keeps what it has computed overrides
-        this and yields the same numbers.
+        The caller writes entry i into ``x``, shape ``(B, D)``, before asking for the next.
+        Here every step evaluates the whole network; a model that keeps what it has computed
+        overrides this and yields the same numbers.
         """
         for i in self.orders[which].tolist():
             yield self.logits(x, which)[:, i]
@@ -180,8 +181,8 @@ class Autoregressive(nn.Module, ABC):
     def fill(self, x: Tensor, known: Tensor, which: Tensor, cached: bool = True) -> Tensor:
         """Draw the unknown entries of each row of x, in place, each row in its order.
 
-        Every entry is drawn given those before it and no other, so that known entries which come
-        later are overlooked: `complete` refuses them.
+        Every entry is drawn given those before it and no other, so that known entries which
+        come later are overlooked: `complete` refuses them.
 
         Args:
             x:      in the model's precision, shape ``(B, D)``.

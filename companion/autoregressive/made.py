@@ -87,9 +87,10 @@ class MADE(Autoregressive):
             self._degrees(len(weight)).bincount(minlength=self.features).cumsum(0).tolist()
             for weight in weights
         ]
+        hidden = list(zip(self.layers, weights, h, complete, strict=True))
         for m, i in enumerate(self.orders[which].tolist()):
             below = x
-            for layer, weight, units, done in zip(self.layers, weights, h, complete, strict=True):
+            for layer, weight, units, done in hidden:
                 new = slice(done[m - 1] if m else 0, done[m])  # the units of degree m
                 units[:, new] = F.relu(F.linear(below, weight[new], layer.bias[new]))
                 below = units

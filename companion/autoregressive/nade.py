@@ -55,9 +55,11 @@ class NADE(Autoregressive):
         order = self.orders[0]
         x, W, V = x[..., order], self.W[order], self.V[order]
         u, logits = self.c, []
-        for x_b, W_b, V_b in zip(x.split(BLOCK, -1), W.split(BLOCK), V.split(BLOCK), strict=True):
+        blocks = x.split(BLOCK, -1), W.split(BLOCK), V.split(BLOCK)
+        for x_b, W_b, V_b in zip(*blocks, strict=True):
             earlier = x.new_ones(len(W_b), len(W_b)).tril(-1)
-            h = (u[..., None, :] + (x_b[..., None, :] * earlier) @ W_b).sigmoid()  # (*batch, b, H)
+            seen = x_b[..., None, :] * earlier  # (*batch, b, b)
+            h = (u[..., None, :] + seen @ W_b).sigmoid()  # (*batch, b, H)
             logits.append((h * V_b).sum(-1))
             u = u + x_b @ W_b
         return torch.cat(logits, -1)[..., order.argsort()] + self.b

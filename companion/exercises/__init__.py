@@ -52,7 +52,7 @@ class Exercise:
 
 
 def exercise(label):
-    """Decorator: make ``def check_x(answer)``, which asserts, the check of exercise ``label``."""
+    """Decorator: ``def check_x(answer)``, which asserts, is the check of an exercise."""
     return functools.partial(Exercise, label)
 
 

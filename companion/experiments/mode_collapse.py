@@ -75,8 +75,9 @@ def networks(together: int = 1) -> GAN:
     Args: together: examples that the discriminator sees side by side.
     """
     G = nn.Sequential(mlp(LATENT, WIDTH, WIDTH, activation=nn.ReLU), nn.Linear(WIDTH, 2))
-    D = [mlp(2 * together, WIDTH, WIDTH, activation=nn.ReLU), nn.Linear(WIDTH, 1), nn.Flatten(0)]
-    return GAN(G, Packed(nn.Sequential(*D), together), LATENT)
+    body = mlp(2 * together, WIDTH, WIDTH, activation=nn.ReLU)
+    D = nn.Sequential(body, nn.Linear(WIDTH, 1), nn.Flatten(0))
+    return GAN(G, Packed(D, together), LATENT)
 
 
 def recipe(method: str) -> dict:
@@ -93,7 +94,8 @@ def play(method: str, mixture: MixtureSameFamily, seed: int = 0, **settings) -> 
     Args:
         method:   a key of ``METHODS``.
         seed:     of the examples, the initial weights and the batches.
-        settings: of `companion.gan.fit_gan`, added to the experiment's or in place of them.
+        settings: of `companion.gan.fit_gan`, added to the experiment's or in place of
+                  them.
     """
     own = SHARED | METHODS[method] | settings
     torch.manual_seed(seed)

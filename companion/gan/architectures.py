@@ -10,13 +10,15 @@ from companion.gan.training import GAN
 def dcgan(side: int = 28, channels: int = 32, latent: int = 64, colours: int = 1) -> GAN:
     """Convolutions that halve a picture twice for D, and double a small one twice for G.
 
-    They draw and judge images from 0 (white) to 1, ``(B, colours, side, side)``. Both players treat
-    each picture by itself: where the source has batch normalisation, G normalises groups of eight
-    channels, and D nothing, so that a step of one player leaves no trace in the other.
+    They draw and judge images from 0 (white) to 1, ``(B, colours, side, side)``. Both
+    players treat each picture by itself: where the source has batch normalisation, G
+    normalises groups of eight channels, and D nothing, so that a step of one player
+    leaves no trace in the other.
 
     Args:
         side:     of the pictures, a multiple of four.
-        channels: at half the size; there are twice as many at a quarter. A multiple of eight.
+        channels: at half the size; there are twice as many at a quarter. A multiple of
+                  eight.
         latent:   entries of the noise.
         colours:  planes of a picture; one if it is grey.
 
@@ -24,7 +26,7 @@ def dcgan(side: int = 28, channels: int = 32, latent: int = 64, colours: int = 1
     Source: Radford, Metz & Chintala (2016), with two layers in place of four.
     """
     if side % 4 or channels % 8:
-        raise ValueError(f"side = {side} must divide by 4, and channels = {channels} by 8")
+        raise ValueError(f"side = {side} must divide by 4, channels = {channels} by 8")
     wide, small = 2 * channels, side // 4
     G = nn.Sequential(
         nn.Linear(latent, wide * small * small),

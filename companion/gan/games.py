@@ -24,22 +24,22 @@ class MatrixGame(NamedTuple):
 
 
 def matrix_game(A: Tensor) -> MatrixGame:
-    r"""Solve a game of two choices each: x picks a row and pays what y, who picks a column, wins.
+    r"""Solve a game of two choices each: x picks a row, y a column; x pays y the entry.
 
     Its value is both sides of Eq. (minimax-theorem):
 
     .. math:: \min_x \max_y x^\top A\, y = \max_y \min_x x^\top A\, y
 
-    Where an entry is the largest of its row and the smallest of its column, neither player gains
-    by leaving it. Where there is none, each player mixes in the way that makes the other's two
-    choices equally good.
+    Where an entry is the largest of its row and the smallest of its column, neither
+    player gains by leaving it. Where there is none, each player mixes in the way that
+    makes the other's two choices equally good.
 
     Args:   A: what x pays, shape ``(2, 2)``.
     Raises: ValueError for another shape, or an entry that is not finite.
     Source: von Neumann (1928).
     """
     if A.shape != (2, 2) or not A.isfinite().all():
-        raise ValueError(f"a game is a matrix of two rows and two columns of numbers, not {A}")
+        raise ValueError(f"a game is a matrix of numbers, two by two, not {A}")
     if not A.is_floating_point():
         A = A.to(torch.get_default_dtype())
     worst, best = A.amax(1), A.amin(0)  # for each row, and for each column
@@ -57,16 +57,17 @@ def _pure(choice: Tensor, A: Tensor) -> Tensor:
 
 # --- by gradients --------------------------------------------------------------------------------
 
-Gradients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Players = tuple[Tensor, Tensor]
+Gradients = Callable[[Tensor, Tensor], Players]
 
 
-def simultaneous(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """One step of both players at once, against where the other is, Eq. (simultaneous-steps)."""
+def simultaneous(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> Players:
+    """One step of both players, against where the other is, Eq. (simultaneous-steps)."""
     g_x, g_y = gradients(x, y)
     return x - rate * g_x, y + rate * g_y
 
 
-def alternating(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+def alternating(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> Players:
     """One step of x, then one of y, who sees where x has gone."""
     g_x, _ = gradients(x, y)
     x = x - rate * g_x
@@ -74,7 +75,7 @@ def alternating(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> tupl
     return x, y + rate * g_y
 
 
-def extragradient(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+def extragradient(gradients: Gradients, x: Tensor, y: Tensor, rate: float) -> Players:
     """One step of both players by the gradients that they would find after it.
 
     Source: Korpelevich (1976).
@@ -88,7 +89,7 @@ def orbit(
     x: Tensor,
     y: Tensor,
     *,
-    step: Callable[..., tuple[Tensor, Tensor]] = simultaneous,
+    step: Callable[..., Players] = simultaneous,
     rate: float = 0.1,
     steps: int = 100,
 ) -> Tensor:

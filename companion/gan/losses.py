@@ -108,7 +108,8 @@ class GameLoss(NamedTuple):
     def L_D(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The discriminator's loss, two means added; the batches may differ in size, ``()``.
 
-        Make the fake examples without a gradient, or detach them: the generator has no part in it.
+        Make the fake examples without a gradient, or detach them: the generator has no
+        part in it.
         """
         real = self.real(at_least_float32(real_logits)).mean()
         fake = self.fake(at_least_float32(fake_logits)).mean()
@@ -141,32 +142,34 @@ wasserstein = GameLoss(wasserstein_real, wasserstein_fake, wasserstein_real)
 
 
 def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    r"""How far the slope of D is from 1, between real and fake examples, Eq. (gradient-penalty).
+    r"""How far the slope of D is from 1, between real and fake, Eq. (gradient-penalty).
 
     .. math:: \mathbb{E}\Bigl[\bigl(\lVert \nabla_x a(x) \rVert - 1\bigr)^2\Bigr], \qquad
-        x = (1 - u)\, x_\text{real} + u\, x_\text{fake}, \quad u \sim \mathrm{Uniform}(0, 1)
+        x = (1 - u)\, x_\text{real} + u\, x_\text{fake}, \quad
+        u \sim \mathrm{Uniform}(0, 1)
 
-    It is differentiable in the weights of D, and never reaches the generator's. D must treat each
-    example by itself: no batch normalisation.
+    It is differentiable in the weights of D, and never reaches the generator's. D must
+    treat each example by itself: no batch normalisation.
 
-    Args:    D: ``(B, *event) -> (B,)``, logits; real, fake: the pairs, ``(B, *event)`` each.
+    Args:    D: ``(B, *event) -> (B,)``, logits; real, fake: the pairs, ``(B, *event)``.
     Returns: shape ``()``, to be added to L_D with a factor, which is 10 in the source.
     Raises:  ValueError if the shapes differ.
     Source:  Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville (2017).
     """
     if real.shape != fake.shape:
-        raise ValueError(
-            f"a fake example for each real one, not {tuple(fake.shape)} for {tuple(real.shape)}"
-        )
-    u = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
+        shapes = f"{tuple(fake.shape)} for {tuple(real.shape)}"
+        raise ValueError(f"a fake example for each real one, not {shapes}")
+    shape = len(real), *[1] * (real.dim() - 1)
+    u = torch.rand(shape, dtype=real.dtype, device=real.device)
     slopes = input_gradients(D, (1 - u) * real + u * fake).norm(dim=1)
     return (slopes - 1).square().mean()
 
 
 def r1(D: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    r"""Half the squared slope of D at real examples, where it should end up flat, Eq. (r-one).
+    r"""Half the mean squared slope of D at real examples, Eq. (r-one).
 
-    .. math:: \tfrac12\, \mathbb{E}_{p_\text{data}}\bigl[\lVert \nabla_x a(x) \rVert^2\bigr]
+    .. math::
+        \tfrac12\, \mathbb{E}_{p_\text{data}}\bigl[\lVert \nabla_x a(x) \rVert^2\bigr]
 
     It is differentiable in the weights of D, which must treat each example by itself.
 
@@ -178,8 +181,9 @@ def r1(D: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
 
 
 def input_gradients(D: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of each example's logit by the example itself, ``(B, *event) -> (B, n)``."""
+    """The gradient of each example's logit by the example, ``(B, *event) -> (B, n)``."""
     x = x.detach().requires_grad_()
-    # Of the sum, since no logit depends on another's example. The graph is kept for the weights.
+    # Of the sum, since no logit depends on another's example.
+    # The graph is kept for the weights.
     (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return at_least_float32(gradient).flatten(1)

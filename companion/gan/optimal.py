@@ -10,14 +10,15 @@ from companion.divergences import _check
 
 
 def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
-    r"""The logit of the best discriminator of a given generator, Eq. (optimal-logit), same shape.
+    r"""The logit of the best discriminator of a given generator, Eq. (optimal-logit).
 
     .. math:: D^*(x) = \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)}
         = \sigma\bigl( \ln p_\text{data}(x) - \ln p_G(x) \bigr)
 
     It is nan where both densities are 0, since nothing is ever asked there.
 
-    Args:   log_p_data, log_p_G: log-densities of the same examples, nats.
+    Args:   log_p_data, log_p_G: log-densities of the same examples, nats, of one shape,
+            which is that of the logits.
     Raises: ValueError if the shapes differ.
     Source: Goodfellow et al. (2014), Proposition 1.
     """
@@ -28,12 +29,14 @@ def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
 
 
 def game_value(logits: Tensor, p_data: Tensor, p_G: Tensor) -> Tensor:
-    r"""The value of the game for two tables, Eq. (gan-value-density), nats, shape ``(*batch,)``.
+    r"""The value of the game for two tables, Eq. (gan-value-density), nats.
 
-    .. math:: V(G, D) = \sum_x p_\text{data}(x) \ln D(x) + \sum_x p_G(x) \ln\bigl(1 - D(x)\bigr)
+    .. math:: V(G, D) = \sum_x p_\text{data}(x) \ln D(x)
+        + \sum_x p_G(x) \ln\bigl(1 - D(x)\bigr)
 
-    Tables are those of `companion.divergences`, and so `companion.divergences.tabulate` makes them
-    of densities on a grid. Differentiable with respect to logits, and to positive entries.
+    Tables are those of `companion.divergences`, and so `companion.divergences.tabulate`
+    makes them of densities on a grid. Differentiable with respect to logits, and to
+    positive entries.
 
     Args:
         logits:      of the discriminator at the n outcomes, ``(*batch, n)``; of any size.

@@ -107,8 +107,9 @@ def fit_gan(
     """
     if not 1 <= discriminator_steps <= epochs * len(train):
         raise ValueError(
-            f"of {epochs * len(train)} batches, {discriminator_steps} for D before each step of G "
-            "leave G none: discriminator_steps are 1 or more, and fewer, or epochs more"
+            f"of {epochs * len(train)} batches, {discriminator_steps} for D before each "
+            "step of G leave G none: discriminator_steps are 1 or more, and fewer, or "
+            "epochs more"
         )
     rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
     run = Run(

@@ -10,7 +10,7 @@ from companion.vae.model import VAE, elbo
 
 
 def one_layer(features=784, hidden=200, latent=50, **options) -> VAE:
-    """One layer of latents, with two layers of tanh units on the way to it and two on the way back.
+    """One layer of latents, with two layers of tanh units on the way to it, two back.
 
     Args:   options: of `VAE`.
     Source: Burda, Grosse & Salakhutdinov (2016).
@@ -20,8 +20,14 @@ def one_layer(features=784, hidden=200, latent=50, **options) -> VAE:
     return _glorot(VAE(encoder, decoder, StandardNormal(latent), **options))
 
 
-def two_layers(features=784, hidden=(200, 100), latent=(100, 50), bound=elbo, **options) -> VAE:
-    """Two layers of latents, x -> z1 -> z2 and back, with two layers of tanh units at each arrow.
+def two_layers(
+    features=784,
+    hidden=(200, 100),
+    latent=(100, 50),
+    bound=elbo,
+    **options,
+) -> VAE:
+    """Two layers of latents, x -> z1 -> z2 and back; two layers of tanh at each arrow.
 
     The weights of its bound are those of Eq. (two-layer-weight).
 
@@ -35,7 +41,8 @@ def two_layers(features=784, hidden=(200, 100), latent=(100, 50), bound=elbo, **
     up = ConditionalGaussian(mlp(features, h1, h1), h1, n1)  # q(z1|x)
     top = ConditionalGaussian(mlp(n1, h2, h2), h2, n2)  # q(z2|z1)
     down = ConditionalGaussian(mlp(n2, h2, h2), h2, n1)  # p(z1|z2)
-    out = ConditionalBernoulli(nn.Sequential(First(n1), mlp(n1, h1, h1)), h1, features)  # p(x|z1)
+    body = nn.Sequential(First(n1), mlp(n1, h1, h1))
+    out = ConditionalBernoulli(body, h1, features)  # p(x|z1)
     prior = Chain([StandardNormal(n2), down], latent, top_down=True)
     return _glorot(VAE(Chain([up, top], latent), out, prior, bound=bound, **options))
 

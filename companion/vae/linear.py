@@ -32,9 +32,10 @@ class LinearGaussian(nn.Module):
 
 
 def linear_vae(features: int, latent: int, **options) -> VAE:
-    """A linear decoder with one spread, and a linear encoder with one for each latent variable.
+    """A linear decoder with one spread, and a linear encoder with one for each latent.
 
-    This is enough: at the optimum the encoder is the exact posterior, and p(x) is that of `ppca`.
+    This is enough: at the optimum the encoder is the exact posterior, and p(x) is that
+    of `ppca`.
 
     Args:   options: of `VAE`.
     Source: Lucas, Tucker, Grosse & Norouzi (2019).
@@ -89,7 +90,7 @@ def ppca(x: Tensor, latent: int) -> PPCA:
     """
     N, D = x.shape
     if not 0 < latent < D:
-        raise ValueError(f"latent must be 1 to {D - 1}, fewer than the features, not {latent}")
+        raise ValueError(f"latent is 1 to {D - 1}, fewer than the features, not {latent}")
     mean = x.mean(0)
     values, U = torch.linalg.eigh((x - mean).T @ (x - mean) / N)
     values, U = values.flip(0), U.flip(1)
@@ -98,4 +99,5 @@ def ppca(x: Tensor, latent: int) -> PPCA:
         raise ValueError(
             f"x has no spread beyond {latent} directions: take fewer, or more examples"
         )
-    return PPCA(mean, U[:, :latent] * (values[:latent] - variance).clamp(min=0).sqrt(), variance)
+    W = U[:, :latent] * (values[:latent] - variance).clamp(min=0).sqrt()
+    return PPCA(mean, W, variance)

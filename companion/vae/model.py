@@ -27,12 +27,12 @@ def elbo(log_w: Tensor) -> Tensor:
 
 
 def iwae(log_w: Tensor) -> Tensor:
-    r"""Importance-weighted bound, Eq. (iwae-bound), estimated with one draw of the K weights.
+    r"""Importance-weighted bound, Eq. (iwae-bound), estimated with one draw of K weights.
 
     .. math:: \mathcal{L}_K(x) = \mathbb{E}\Bigl[\ln \tfrac1K \textstyle\sum_k w_k\Bigr]
 
     Args:    log_w: log-weights, shape ``(K, *B)``, nats.
-    Returns: unbiased estimate of the bound, shape ``(*B,)``, nats; for K = 1 it is `elbo`.
+    Returns: unbiased estimate of the bound, ``(*B,)``, nats; for K = 1 it is `elbo`.
     Source:  Burda, Grosse & Salakhutdinov (2016).
     """
     return log_w.logsumexp(0) - math.log(len(log_w))

@@ -31,9 +31,11 @@ from tests.latex import Chain, split
 
 SEEDS = (1, 2, 3)
 RTOL, ATOL = 1e-9, 1e-12  # rounding in float64
-STANDARD_ERRORS = 5  # a sound Monte Carlo value exceeds them once in 1.7 million comparisons
+STANDARD_ERRORS = (
+    5  # a sound Monte Carlo value exceeds them once in 1.7 million comparisons
+)
 
-# --- writing and finding checks ----------------------------------------------------------------
+# --- writing and finding checks -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Equation:
 
     def __post_init__(self):
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.label):
-            raise ValueError(f"equation label {self.label!r}: a name in lower case with hyphens")
+            raise ValueError(
+                f"equation label {self.label!r}: a name in lower case with hyphens"
+            )
 
     @property
     def chains(self) -> list[Chain]:
@@ -130,7 +134,7 @@ def load() -> dict[str, Equation]:
     return dict(EQUATIONS)
 
 
-# --- verifying ---------------------------------------------------------------------------------
+# --- verifying ------------------------------------------------------------------------
 
 
 def verify(equation: Equation, seeds=SEEDS) -> None:
@@ -140,7 +144,9 @@ def verify(equation: Equation, seeds=SEEDS) -> None:
         AssertionError: if a relation does not hold, a wrong form passes for right, or the check
             itself is void; the message names the label, the sides and their values.
     """
-    runs = [_run(equation, seed) for seed in (seeds[:1] if equation.constant else seeds)]
+    runs = [
+        _run(equation, seed) for seed in (seeds[:1] if equation.constant else seeds)
+    ]
     if not equation.constant and all(_same(runs[0], run) for run in runs[1:]):
         raise AssertionError(
             f"{equation.label}: the check yields the same at every seed: draw the parameters from "
@@ -170,9 +176,13 @@ def _run(equation, seed):
             raw = list(equation.function(rng))
         finally:
             torch.set_default_dtype(dtype)
-        drawn = not torch.equal(before, torch.cat([rng.get_state(), torch.get_rng_state()]))
+        drawn = not torch.equal(
+            before, torch.cat([rng.get_state(), torch.get_rng_state()])
+        )
     if equation.constant and drawn:
-        raise AssertionError(f"{equation.label}: declared constant, but the check draws numbers")
+        raise AssertionError(
+            f"{equation.label}: declared constant, but the check draws numbers"
+        )
     if not equation.constant and not drawn:
         raise AssertionError(
             f"{equation.label}: the check draws nothing from rng: evaluate at random parameters, "
@@ -185,7 +195,9 @@ def _run(equation, seed):
         )
     for number, one in enumerate(raw, 1):
         if not isinstance(one, Side):
-            raise AssertionError(f"{equation.label}: side {number} is not a side(...): {one!r}")
+            raise AssertionError(
+                f"{equation.label}: side {number} is not a side(...): {one!r}"
+            )
         for earlier, other in enumerate(raw[: number - 1], 1):
             if _one_storage(one.value, other.value):
                 raise AssertionError(
@@ -202,11 +214,17 @@ def _sound(label, number, one):
         if isinstance(value, float):  # a double, which torch would make float32
             value = torch.tensor(value, dtype=torch.float64)
         value = torch.as_tensor(value).detach()
-        if value.dtype.is_complex or value.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        if value.dtype.is_complex or value.dtype in (
+            torch.float32,
+            torch.float16,
+            torch.bfloat16,
+        ):
             raise AssertionError(f"{where}: {what} is {value.dtype}, not float64")
         value = value.double()
         if value.numel() == 0 or not value.isfinite().all():
-            raise AssertionError(f"{where}: {what} is empty or not finite: {_brief(value)}")
+            raise AssertionError(
+                f"{where}: {what} is empty or not finite: {_brief(value)}"
+            )
         return value
 
     def bound(value, what):
@@ -214,7 +232,9 @@ def _sound(label, number, one):
             return None
         bound = tensor(value, what)
         if (bound < 0).any() or not (bound > 0).any():
-            raise AssertionError(f"{where}: {what} must be positive, is {_brief(bound)}")
+            raise AssertionError(
+                f"{where}: {what} must be positive, is {_brief(bound)}"
+            )
         if bound.dim() and bound.shape != value.shape:
             raise AssertionError(f"{where}: {what} has another shape than the value")
         return bound
@@ -224,7 +244,10 @@ def _sound(label, number, one):
         value,
         bound(one.se, "standard error"),
         bound(one.error, "error bound"),
-        {name: tensor(value, f"wrong form {name!r}") for name, value in one.wrong.items()},
+        {
+            name: tensor(value, f"wrong form {name!r}")
+            for name, value in one.wrong.items()
+        },
     )
 
 
@@ -239,9 +262,8 @@ def _problem(chain, runs, offset):
             title = f"side {number}, {a!r}, {relation} side {number + 1}, {b!r}"
             shapes = {tuple(s.value.shape) for s in (left, right) if s.value.dim()}
             if len(shapes) > 1:
-                return (
-                    f"{title}: shapes differ: {tuple(left.value.shape)}, {tuple(right.value.shape)}"
-                )
+                differ = f"{tuple(left.value.shape)}, {tuple(right.value.shape)}"
+                return f"{title}: shapes differ: {differ}"
             holds, somewhere = _compare(relation, left, right)
             if holds is None:
                 return f"{title}: one side must state se= or error="
@@ -256,16 +278,22 @@ def _problem(chain, runs, offset):
 def _compare(relation, left, right):
     """(holds, strictly somewhere); holds is None if a tolerance is missing."""
     a, b = left.value, right.value
-    if relation == "≈" and all(t is None for s in (left, right) for t in (s.se, s.error)):
+    if relation == "≈" and all(
+        t is None for s in (left, right) for t in (s.se, s.error)
+    ):
         return None, False
     if relation == "∝":
         if a.dim() == 0 or a.shape != b.shape or len(a) < 2:
             return False, False
         a, b, relation = a / a.sum(), b / b.sum(), "="
     slack = ATOL + RTOL * torch.maximum(a.abs(), b.abs())
-    variance = sum((s.se.square() for s in (left, right) if s.se is not None), torch.zeros(()))
+    variance = sum(
+        (s.se.square() for s in (left, right) if s.se is not None), torch.zeros(())
+    )
     slack = slack + STANDARD_ERRORS * variance.sqrt()
-    slack = slack + sum((s.error for s in (left, right) if s.error is not None), torch.zeros(()))
+    slack = slack + sum(
+        (s.error for s in (left, right) if s.error is not None), torch.zeros(())
+    )
     difference = b - a
     if relation in "=≈":
         return bool((difference.abs() <= slack).all()), True
@@ -290,12 +318,18 @@ def _refuse_wrong_forms(equation, chain, runs, offset):
         corrupted = []
         for run in runs:
             if name not in run[index].wrong:
-                raise AssertionError(f"{equation.label}: wrong form {name!r} is not at every seed")
+                raise AssertionError(
+                    f"{equation.label}: wrong form {name!r} is not at every seed"
+                )
             value = run[index].wrong[name]
-            corrupted.append([*run[:index], replace(run[index], value=value), *run[index + 1 :]])
+            corrupted.append(
+                [*run[:index], replace(run[index], value=value), *run[index + 1 :]]
+            )
         shapes = {tuple(s.value.shape) for s in corrupted[0] if s.value.dim()}
         if len(shapes) > 1:
-            raise AssertionError(f"{equation.label}: the wrong form {name!r} has another shape")
+            raise AssertionError(
+                f"{equation.label}: the wrong form {name!r} has another shape"
+            )
         if not _problem(chain, corrupted, offset):
             raise AssertionError(
                 f"{equation.label}: the wrong form {name!r} of side {offset + index + 1} passes "
@@ -310,14 +344,17 @@ def _same(run, other):
 
     pairs = zip(values(run), values(other), strict=True)
     return all(
-        a is b is None or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs
+        a is b is None or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in pairs
     )
 
 
 def _one_storage(a, b):
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return False
-    return a is b or (a.numel() > 0 and a.data_ptr() == b.data_ptr() and a.shape == b.shape)
+    return a is b or (
+        a.numel() > 0 and a.data_ptr() == b.data_ptr() and a.shape == b.shape
+    )
 
 
 def _show(one):

@@ -38,9 +38,11 @@ from tests.equations.variational_autoencoders import lowest, of_draws, random_we
 
 CHAPTER = "adversarial-autoencoders"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
-LINE = torch.linspace(-10, 10, 4001, dtype=torch.float64)  # all numbers that matter, for integrals
+LINE = torch.linspace(
+    -10, 10, 4001, dtype=torch.float64
+)  # all numbers that matter, for integrals
 NOISE = Normal(torch.zeros((), dtype=torch.float64), 1.0)
 
 
@@ -108,7 +110,10 @@ class Tables:
 
 def random_tables(rng, n=4, m=6):
     return Tables(
-        random_table(rng, n), random_table(rng, n, m), random_table(rng, m), random_table(rng, m, n)
+        random_table(rng, n),
+        random_table(rng, n, m),
+        random_table(rng, m),
+        random_table(rng, m, n),
     )
 
 
@@ -121,7 +126,9 @@ def gaussian_codes(rng, n=4):
     encoder.log_sigma.bias.copy_(-0.5 + 0.3 * torch.rand(1, generator=rng))
     x = torch.linspace(-1.5, 1.5, n)[:, None] + 0.1 * torch.randn(n, 1, generator=rng)
     q = encoder(x)
-    normals = [Normal(mu, sigma) for mu, sigma in zip(q.mu[:, 0], q.sigma[:, 0], strict=True)]
+    normals = [
+        Normal(mu, sigma) for mu, sigma in zip(q.mu[:, 0], q.sigma[:, 0], strict=True)
+    ]
     tables = torch.stack([tabulate(normal, LINE) for normal in normals])
     return encoder, x, Tables(torch.full((n,), 1 / n), tables, tabulate(NOISE, LINE))
 
@@ -136,7 +143,7 @@ def of_each(cases, f):
     return torch.stack([f(case) for case in cases])
 
 
-# --- the averaged bound ------------------------------------------------------------------------
+# --- the averaged bound ---------------------------------------------------------------
 
 
 @equation(
@@ -166,17 +173,23 @@ def average_elbo(rng):
         wrong={
             "sign of the divergence": t.reconstruction + price,
             "direction": t.reconstruction - t.p_data @ kl(t.prior.expand_as(t.q), t.q),
-            "divergence not averaged by p_data": t.reconstruction - kl(t.q, t.prior).mean(),
+            "divergence not averaged by p_data": t.reconstruction
+            - kl(t.q, t.prior).mean(),
             "divergence of the aggregate": t.reconstruction - kl(t.codes, t.prior),
             "reconstruction alone": t.reconstruction,
-            "codes drawn from the prior": t.p_data @ t.likelihood.T.log() @ t.prior - price,
-            "codes apart from their examples": t.p_data @ t.likelihood.T.log() @ t.codes - price,
-            "logarithm of the mean": t.p_data @ (t.q * t.likelihood.T).sum(1).log() - price,
+            "codes drawn from the prior": t.p_data @ t.likelihood.T.log() @ t.prior
+            - price,
+            "codes apart from their examples": t.p_data @ t.likelihood.T.log() @ t.codes
+            - price,
+            "logarithm of the mean": t.p_data @ (t.q * t.likelihood.T).sum(1).log()
+            - price,
         },
     )
 
 
-@equation("aggregated-posterior", r"q_\phi(z) = \int q_\phi(z \mid x)\, p_\text{data}(x)\, dx")
+@equation(
+    "aggregated-posterior", r"q_\phi(z) = \int q_\phi(z \mid x)\, p_\text{data}(x)\, dx"
+)
 def aggregate(rng):
     m, b, w = torch.randn(3, generator=rng)
     s, t = 0.6 + 0.5 * torch.rand(2, generator=rng)
@@ -196,7 +209,10 @@ def aggregate(rng):
             "spreads added, not squares": normal(w.abs() * s + t),
         },
     )
-    p, q = Normal(m, s).log_prob(LINE).exp(), Normal(w * LINE + b, t).log_prob(z[:, None]).exp()
+    p, q = (
+        Normal(m, s).log_prob(LINE).exp(),
+        Normal(w * LINE + b, t).log_prob(z[:, None]).exp(),
+    )
     right = (tables.p_data[:, None] * tables.q).sum(0)
     yield side(
         torch.cat([integral(q * p), right]),
@@ -204,7 +220,9 @@ def aggregate(rng):
             "data forgotten": torch.cat([integral(q), tables.q.sum(0)]),
             "examples not weighted": torch.cat([integral(q * p), tables.q.mean(0)]),
             "density of the data squared": torch.cat([integral(q * p**2), right]),
-            "code of the mean": torch.cat([Normal(w * m + b, t).log_prob(z).exp(), right]),
+            "code of the mean": torch.cat(
+                [Normal(w * m + b, t).log_prob(z).exp(), right]
+            ),
             "logarithms averaged": torch.cat([integral(q.log() * p).exp(), right]),
         },
     )
@@ -228,7 +246,9 @@ def elbo_surgery(rng):
     encoder, x, on_line = gaussian_codes(rng)
     cases = random_tables(rng), on_line
     found = surgery_estimate(encoder, StandardNormal(1), x, samples=20_000, chunk=5000)
-    value, se = with_estimate(surgery(cases[0].p_data, cases[0].q, cases[0].prior)[0], found[0])
+    value, se = with_estimate(
+        surgery(cases[0].p_data, cases[0].q, cases[0].prior)[0], found[0]
+    )
 
     def average(p, q):
         return of_each(cases, lambda t: t.p_data @ kl(p(t), q(t)))
@@ -258,7 +278,9 @@ def elbo_surgery(rng):
         mean_ln(lambda t: (t.q / t.codes) * (t.codes / t.prior)),
         wrong={
             "difference": mean_ln(lambda t: (t.q / t.codes) / (t.codes / t.prior)),
-            "first turned round": mean_ln(lambda t: (t.codes / t.q) * (t.codes / t.prior)),
+            "first turned round": mean_ln(
+                lambda t: (t.codes / t.q) * (t.codes / t.prior)
+            ),
             "q(z) forgotten below": mean_ln(lambda t: t.q * (t.codes / t.prior)),
         },
     )
@@ -273,7 +295,10 @@ def elbo_surgery(rng):
             "average under the prior": transmitted + misfit(lambda t: t.prior),
             "difference": transmitted - misfit(lambda t: t.codes),
             "codes apart from their examples": misfit(lambda t: t.codes)
-            + of_each(cases, lambda t: (t.p_data[:, None] * t.codes * (t.q / t.codes).log()).sum()),
+            + of_each(
+                cases,
+                lambda t: (t.p_data[:, None] * t.codes * (t.q / t.codes).log()).sum(),
+            ),
         },
     )
     cut = [surgery(t.p_data, t.q, t.prior) for t in cases]
@@ -310,7 +335,9 @@ def code_information(rng):
         se=se,
         wrong={
             "average divergence": of_each(cases, lambda t: t.p_data @ kl(t.q, t.prior)),
-            "divergence of the aggregate": of_each(cases, lambda t: kl(t.codes, t.prior)),
+            "divergence of the aggregate": of_each(
+                cases, lambda t: kl(t.codes, t.prior)
+            ),
             "bits": value / math.log(2),
         },
     )
@@ -323,10 +350,14 @@ def code_information(rng):
         of_each(cases, lambda t: t.mean_ln(t.drawn / apart(t))),
         wrong={
             "turned round": of_each(cases, lambda t: t.mean_ln(apart(t) / t.drawn)),
-            "p_data above alone": of_each(cases, lambda t: t.mean_ln(t.drawn / t.codes)),
+            "p_data above alone": of_each(
+                cases, lambda t: t.mean_ln(t.drawn / t.codes)
+            ),
             "p_data below alone": of_each(cases, lambda t: t.mean_ln(t.q / apart(t))),
             "prior below": of_each(cases, lambda t: t.mean_ln(t.q / t.prior)),
-            "drawn apart": of_each(cases, lambda t: xlogy(apart(t), t.q / t.codes).sum()),
+            "drawn apart": of_each(
+                cases, lambda t: xlogy(apart(t), t.q / t.codes).sum()
+            ),
         },
     )
 
@@ -337,7 +368,9 @@ def code_information(rng):
         divergence(lambda t: t.drawn, apart),
         wrong={
             "direction": divergence(apart, lambda t: t.drawn),
-            "prior for q(z)": divergence(lambda t: t.drawn, lambda t: t.p_data[:, None] * t.prior),
+            "prior for q(z)": divergence(
+                lambda t: t.drawn, lambda t: t.p_data[:, None] * t.prior
+            ),
         },
     )
 
@@ -376,7 +409,7 @@ def information_bound(rng):
     yield side(math.log(N), wrong={"ln(N - 1)": math.log(N - 1), "1": 1.0})
 
 
-# --- the objective -----------------------------------------------------------------------------
+# --- the objective --------------------------------------------------------------------
 
 
 def objective(t):
@@ -411,8 +444,10 @@ def aae_objective(rng):
             "averaged divergence": t.reconstruction - t.p_data @ kl(t.q, t.prior),
             "codes not weighted by p_data": t.reconstruction - kl(t.q.mean(0), t.prior),
             "reconstruction alone": t.reconstruction,
-            "codes drawn from the prior": t.p_data @ t.likelihood.T.log() @ t.prior - misfit,
-            "logarithm of the mean": t.p_data @ (t.q * t.likelihood.T).sum(1).log() - misfit,
+            "codes drawn from the prior": t.p_data @ t.likelihood.T.log() @ t.prior
+            - misfit,
+            "logarithm of the mean": t.p_data @ (t.q * t.likelihood.T).sum(1).log()
+            - misfit,
         },
     )
 
@@ -454,7 +489,8 @@ def aae_gap(rng):
     r"""
     \begin{aligned}
     \mathcal{J} - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x) \bigr]
-      &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x) - \mathcal{L}(x) \bigr] \\
+      &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)} \bigl[ \ln p_\theta(x)
+          - \mathcal{L}(x) \bigr] \\
       &= I_q(x; z) - \mathbb{E}_{p_\text{data}(x)}
           \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p_\theta(z \mid x)) \bigr] \\
       &\le I_q(x; z)
@@ -464,11 +500,18 @@ def aae_gap(rng):
 def aae_not_a_bound(rng):
     N = 4
     t = random_tables(rng)
-    uniform, own = torch.full((N,), 1 / N), torch.eye(N)[torch.randperm(N, generator=rng)]
+    uniform, own = (
+        torch.full((N,), 1 / N),
+        torch.eye(N)[torch.randperm(N, generator=rng)],
+    )
     cases = [
         t,
-        Tables(t.p_data, t.posterior, t.prior, t.likelihood),  # here the last line is an equality
-        Tables(t.p_data, t.q[:1].expand_as(t.q), t.prior, t.likelihood),  # below the evidence
+        Tables(
+            t.p_data, t.posterior, t.prior, t.likelihood
+        ),  # here the last line is an equality
+        Tables(
+            t.p_data, t.q[:1].expand_as(t.q), t.prior, t.likelihood
+        ),  # below the evidence
         Tables(uniform, own, uniform, own.T),  # all learnt by heart: above it by ln N
     ]
     evidence = of_each(cases, lambda t: t.p_data @ t.evidence.log())
@@ -479,7 +522,8 @@ def aae_not_a_bound(rng):
             "sign": evidence - J,
             "a bound": (J - evidence).clamp(max=0),
             "never below": (J - evidence).clamp(min=0),
-            "averaged bound for J": of_each(cases, lambda t: t.p_data @ t.elbo) - evidence,
+            "averaged bound for J": of_each(cases, lambda t: t.p_data @ t.elbo)
+            - evidence,
         },
     )
     information = of_each(cases, lambda t: t.information)
@@ -513,12 +557,14 @@ def aae_not_a_bound(rng):
         wrong={
             "zero": torch.zeros(len(cases)),
             "half": information / 2,
-            "the divergence of the codes": of_each(cases, lambda t: -kl(t.codes, t.prior)),
+            "the divergence of the codes": of_each(
+                cases, lambda t: -kl(t.codes, t.prior)
+            ),
         },
     )
 
 
-# --- the game of codes -------------------------------------------------------------------------
+# --- the game of codes ----------------------------------------------------------------
 
 
 @equation(
@@ -536,7 +582,9 @@ def kl_by_critic(rng):
         se=se,
         wrong={
             "direction": of_each(cases, lambda t: kl(t.prior, t.codes)),
-            "averaged divergence": of_each(cases, lambda t: t.p_data @ kl(t.q, t.prior)),
+            "averaged divergence": of_each(
+                cases, lambda t: t.p_data @ kl(t.q, t.prior)
+            ),
         },
     )
 
@@ -548,11 +596,15 @@ def kl_by_critic(rng):
         wrong={
             "sign": of_each(cases, lambda t: t.codes @ best(t)),
             "average under the prior": of_each(cases, lambda t: -t.prior @ best(t)),
-            "ln D for its logit": of_each(cases, lambda t: -t.codes @ best(t).sigmoid().log()),
+            "ln D for its logit": of_each(
+                cases, lambda t: -t.codes @ best(t).sigmoid().log()
+            ),
             "ln(1 - D) for the logit": of_each(
                 cases, lambda t: t.codes @ (-best(t)).sigmoid().log()
             ),
-            "value of the game": of_each(cases, lambda t: game_value(best(t), t.prior, t.codes)),
+            "value of the game": of_each(
+                cases, lambda t: game_value(best(t), t.prior, t.codes)
+            ),
             "half": of_each(cases, lambda t: -t.codes @ best(t) / 2),
         },
     )
@@ -621,7 +673,10 @@ def kl_gradient(rng):
         wrong={
             "direction": gradient(lambda phi: kl(prior, table(phi))),
             "averaged divergence": gradient(
-                lambda phi: p_data @ kl(normals(phi).log_prob(LINE[:, None]).exp().T * width, prior)
+                lambda phi: (
+                    p_data
+                    @ kl(normals(phi).log_prob(LINE[:, None]).exp().T * width, prior)
+                )
             ),
         },
     )
@@ -698,19 +753,25 @@ def small_aae(rng, prior, H=2, labels=0):
 def standing_step(fit, model, x, *args, **options):
     """What a step of length zero on all examples logs; its slopes stay behind in the weights."""
     batches = Batches(x, len(x))
-    return fit(model, batches, *args, epochs=1, learning_rate=0.0, device="cpu", **options)[0]
+    return fit(
+        model, batches, *args, epochs=1, learning_rate=0.0, device="cpu", **options
+    )[0]
 
 
 def with_slopes(loss, *modules):
     """A loss, and its derivatives by the weights."""
     weights = [weight for module in modules for weight in module.parameters()]
-    slopes = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
+    slopes = torch.autograd.grad(
+        loss, weights, retain_graph=True, materialize_grads=True
+    )
     return torch.cat([loss.detach()[None], *(slope.flatten() for slope in slopes)])
 
 
 def left_behind(loss, *modules):
     """A loss that was logged, and the derivatives that the training has left in the weights."""
-    slopes = [weight.grad.flatten() for module in modules for weight in module.parameters()]
+    slopes = [
+        weight.grad.flatten() for module in modules for weight in module.parameters()
+    ]
     return torch.cat([torch.tensor([loss]), *slopes])
 
 
@@ -746,14 +807,18 @@ def aae_losses(rng):
     yield side(
         judged(passed + caught),
         wrong={
-            "real and fake exchanged": judged(-fake.log().mean() - (1 - real).log().mean()),
+            "real and fake exchanged": judged(
+                -fake.log().mean() - (1 - real).log().mean()
+            ),
             "sign": judged(-passed - caught),
             "D without 1 -": judged(passed - fake.log().mean()),
             "the prior alone": judged(passed),
             "the codes alone": judged(caught),
             "sum for mean": judged(N * (passed + caught)),
             "half": judged((passed + caught) / 2),
-            "logarithm of the mean": judged(-real.mean().log() - (1 - fake).mean().log()),
+            "logarithm of the mean": judged(
+                -real.mean().log() - (1 - fake).mean().log()
+            ),
         },
     )
 
@@ -773,16 +838,22 @@ def aae_losses(rng):
             ),
             "saturating": described_by(-reconstruction + lam * (1 - fake).log().mean()),
             "lambda forgotten": described_by(-reconstruction - passed),
-            "lambda of the reconstruction": described_by(-lam * reconstruction - passed),
-            "draws of the prior for codes": described_by(-reconstruction - lam * real.log().mean()),
-            "no gradient through the critic": described_by(-reconstruction - lam * passed.detach()),
+            "lambda of the reconstruction": described_by(
+                -lam * reconstruction - passed
+            ),
+            "draws of the prior for codes": described_by(
+                -reconstruction - lam * real.log().mean()
+            ),
+            "no gradient through the critic": described_by(
+                -reconstruction - lam * passed.detach()
+            ),
             "sum over the batch": described_by(-N * reconstruction - lam * passed),
             "mean over pixels": described_by(-reconstruction / 5 - lam * passed),
         },
     )
 
 
-# --- encoders ----------------------------------------------------------------------------------
+# --- encoders -------------------------------------------------------------------------
 
 
 class Skewed(nn.Module):
@@ -808,27 +879,38 @@ def universal_posterior(rng):
     n, s = 50_000, 0.3 + 0.2 * torch.rand((), generator=rng).item()
     x = torch.tensor([[0.6], [-1.2]]) + 0.2 * torch.rand(2, 1, generator=rng)
     normal = random_weights(ConditionalGaussian(nn.Identity(), 1, 1), rng, 0.5)
-    # The first entry has a log-normal density, the second is x or -x, and they are independent.
+    # The first entry has a log-normal density, the second is x or -x, and they are
+    # independent.
     u = torch.linspace(1e-9, 30, 60_001)
     density = LogNormal(0.0, s).log_prob(u).exp()
     of_both = ((2 * x + u).cos() + u.cos()) / 2
     q = normal(x)
     first, spread = x[:, 0] + math.exp(s**2 / 2), (-q.variance[:, 0] / 2).exp()
     yield side(
-        torch.stack([first, trapezoid(density * of_both, u), q.mean[:, 0].cos() * spread]),
-        wrong={"f of the mean code": torch.stack([first, first.cos(), q.mean[:, 0].cos()])},
+        torch.stack(
+            [first, trapezoid(density * of_both, u), q.mean[:, 0].cos() * spread]
+        ),
+        wrong={
+            "f of the mean code": torch.stack([first, first.cos(), q.mean[:, 0].cos()])
+        },
     )
 
     def means(z, of_normal):
         """Of z_1, of cos(z_1 + z_2), and of the cosine of a code that is normal."""
-        return of_draws(torch.stack([z[..., 0], z.sum(-1).cos(), of_normal[..., 0].cos()], 1))
+        return of_draws(
+            torch.stack([z[..., 0], z.sum(-1).cos(), of_normal[..., 0].cos()], 1)
+        )
 
     body, x_n = Skewed(s), x.expand(n, 2, 1)
-    mean, se = means(UniversalApproximator(body, noise=2)(x_n), GaussianPosterior(normal)(x_n))
+    mean, se = means(
+        UniversalApproximator(body, noise=2)(x_n), GaussianPosterior(normal)(x_n)
+    )
     eta = torch.randn(n, 2, 2, generator=rng)
 
     def with_noise(eta):
-        return means(body(torch.cat([x_n, eta], -1)), q.mean + q.stddev * eta[..., :1])[0]
+        return means(body(torch.cat([x_n, eta], -1)), q.mean + q.stddev * eta[..., :1])[
+            0
+        ]
 
     yield side(
         mean,
@@ -843,7 +925,7 @@ def universal_posterior(rng):
     )
 
 
-# --- kernels -----------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------
 
 
 def mean_kernel(h, means, variances):
@@ -880,7 +962,11 @@ def mmd(rng):
             "two forgotten": qq + pp - qp,
             "sum": qq + pp + 2 * qp,
             "one of the three": qq - qp,
-            "a point and itself counted": qq + pp - 2 * qp + (1 - qq) / N + (1 - pp) / M,
+            "a point and itself counted": qq
+            + pp
+            - 2 * qp
+            + (1 - qq) / N
+            + (1 - pp) / M,
             "kernel of the means": 2 - 2 * mean_kernel(h, (mu, nu), (0, 0)),
         },
     )
@@ -905,7 +991,8 @@ def mmd_witness(rng):
         wrong={"squared": squared, "two forgotten": (squared + q @ K @ p).sqrt()},
     )
 
-    # A function is f = K alpha, and its squared norm alpha^T K alpha: with K = L L^T it is L beta,
+    # A function is f = K alpha, and its squared norm alpha^T K alpha: with K = L L^T it
+    # is L beta,
     # and its norm the length of beta.
     def highest(score):
         """The largest score of a vector of length 1, uphill from a random one."""
@@ -980,7 +1067,9 @@ def mmd_estimate(rng):
     kernel = gaussian_kernel(h)
     found = mmd2(z, other, kernel)
     yield side(
-        torch.stack([found, torch.tensor(mmd_test(z, other, kernel, permutations=1).mmd2)]),
+        torch.stack(
+            [found, torch.tensor(mmd_test(z, other, kernel, permutations=1).mmd2)]
+        ),
         wrong={"root": both(found.abs().sqrt()), "sign": both(-found)},
     )
 
@@ -1000,14 +1089,20 @@ def mmd_estimate(rng):
     yield side(
         total(z_z, other_other),
         wrong={
-            "a point and itself counted": total((of_z + N) / N**2, (of_other + M) / M**2),
-            "counted, and N (N - 1)": total(z_z + 1 / (N - 1), other_other + 1 / (M - 1)),
+            "a point and itself counted": total(
+                (of_z + N) / N**2, (of_other + M) / M**2
+            ),
+            "counted, and N (N - 1)": total(
+                z_z + 1 / (N - 1), other_other + 1 / (M - 1)
+            ),
             "N squared": total(of_z / N**2, of_other / M**2),
             "each pair once": total(z_z / 2, other_other / 2),
             "two forgotten": total(z_z, other_other, between / (N * M)),
             "sum": total(z_z, other_other, -2 * between / (N * M)),
             "N and M exchanged": total(of_z / (M * (M - 1)), of_other / (N * (N - 1))),
-            "between divided by N (N - 1)": total(z_z, other_other, 2 * between / (N * (N - 1))),
+            "between divided by N (N - 1)": total(
+                z_z, other_other, 2 * between / (N * (N - 1))
+            ),
         },
     )
 
@@ -1038,10 +1133,14 @@ def permutation_test(rng):
         """By how much each random division has a larger discrepancy than the given one."""
         points, generator = torch.cat([a, b]), torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(points), generator=generator) for _ in range(B)]
-        divided = [mmd2(*points[order].split([len(a), len(b)]), kernel) for order in orders]
+        divided = [
+            mmd2(*points[order].split([len(a), len(b)]), kernel) for order in orders
+        ]
         return torch.stack(divided) - mmd2(a, b, kernel)
 
-    above = torch.stack([excess(*pair, seed) for pair, seed in zip(pairs, seeds, strict=True)])
+    above = torch.stack(
+        [excess(*pair, seed) for pair, seed in zip(pairs, seeds, strict=True)]
+    )
     count = (above >= -1e-12).sum(1)  # equal, but for rounding
     yield side(
         (1 + count) / (1 + B),
@@ -1055,7 +1154,7 @@ def permutation_test(rng):
     )
 
 
-# --- labels ------------------------------------------------------------------------------------
+# --- labels ---------------------------------------------------------------------------
 
 
 @equation(
@@ -1074,7 +1173,8 @@ def conditional_value(rng):
     p_y, p_x, logits = p_xy.sum(0), p_xy.sum(1), torch.randn(C, m, generator=rng)
     real, fake = p_y[:, None] * prior, p_xy.T @ q
 
-    # And as a step of training: a point of the prior for each label, an encoder without noise.
+    # And as a step of training: a point of the prior for each label, an encoder without
+    # noise.
     N, points = 6, torch.randn(C, 2, generator=rng)
     x, y = pictures(rng, N), one_hot(torch.randint(C, (N,), generator=rng), C).double()
     aae = small_aae(rng, lambda count, y: y @ points, labels=C)
@@ -1110,7 +1210,9 @@ def conditional_value(rng):
         wrong={
             "difference": formula(won, caught, sign=-1),
             "codes with other labels": formula(won, caught, fake_at=(z, others)),
-            "draws of other labels": formula(won, caught, real_at=(points.roll(1, 0), y)),
+            "draws of other labels": formula(
+                won, caught, real_at=(points.roll(1, 0), y)
+            ),
             "label and example independent": formula(
                 won, torch.einsum("x,y,xz,yz->", p_x, p_y, q, (1 - D).log())
             ),
@@ -1125,7 +1227,8 @@ def conditional_value(rng):
     r"""
     \begin{aligned}
     L_{E,P}
-      &= -\mathbb{E} \bigl[ \ln p_\theta(x \mid \hat y, z) \bigr] - \lambda\, \mathbb{E} \bigl[
+      &= -\mathbb{E} \bigl[ \ln p_\theta(x \mid \hat y, z) \bigr]
+          - \lambda\, \mathbb{E} \bigl[
           \ln D_y(\hat y) + \ln D_z(z) \bigr] \\
       & {} - \kappa\, \mathbb{E}_\text{labelled} \bigl[ \ln q_\phi(y \mid x) \bigr]
     \end{aligned}
@@ -1150,7 +1253,9 @@ def semi_supervised_loss(rng):
     )
     described = [aae.encoder, aae.decoder]
     yield side(
-        left_behind(lam * row["L_G"] - row["reconstruction"] + kappa * row["L_y"], *described),
+        left_behind(
+            lam * row["L_G"] - row["reconstruction"] + kappa * row["L_y"], *described
+        ),
         error=LOGGED,
     )
     logits, z = aae.encoder(x)
@@ -1166,7 +1271,11 @@ def semi_supervised_loss(rng):
     right = known(labels)
 
     def loss(
-        reconstruction=reconstruction, game=game_y + game_z, known=right, lam=lam, kappa=kappa
+        reconstruction=reconstruction,
+        game=game_y + game_z,
+        known=right,
+        lam=lam,
+        kappa=kappa,
     ):
         return with_slopes(-reconstruction - lam * game - kappa * known, *described)
 
@@ -1185,7 +1294,9 @@ def semi_supervised_loss(rng):
             "no critic of styles": loss(game=game_y),
             "lambda of the kinds alone": loss(game=game_y + game_z / lam),
             "mean of the critics": loss(game=(game_y + game_z) / 2),
-            "told to look like codes": loss(game=(1 - D_y).log().mean() + (1 - D_z).log().mean()),
+            "told to look like codes": loss(
+                game=(1 - D_y).log().mean() + (1 - D_z).log().mean()
+            ),
             "other labels": loss(known=known((labels + 1) % K)),
             "sum over the labelled": loss(known=N_labelled * right),
             "probability without logarithm": loss(known=known(labels, torch.mean)),
@@ -1202,7 +1313,7 @@ def semi_supervised_loss(rng):
     )
 
 
-# --- a kernel in place of the critic -----------------------------------------------------------
+# --- a kernel in place of the critic --------------------------------------------------
 
 
 @equation(
@@ -1218,7 +1329,9 @@ def wae_objective(rng):
     # Codes are normal if x is: q(z) is known, and so is the mean over batches.
     encoder, decoder = nn.Linear(1, H), ConditionalGaussian(nn.Identity(), H, 1)
     prior = Normal(torch.zeros(H), 1.0)
-    wae = WAE(encoder, decoder, lambda count: prior.sample((count,)), gaussian_kernel(h), lam)
+    wae = WAE(
+        encoder, decoder, lambda count: prior.sample((count,)), gaussian_kernel(h), lam
+    )
     random_weights(wae, rng, 0.5)
     decoder.log_sigma.weight.zero_()
     encoder.bias.add_(1.5)  # away from the prior

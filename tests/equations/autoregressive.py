@@ -15,7 +15,7 @@ from tests.equations import equation, side
 
 CHAPTER = "autoregressive-models"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
 
 def random_table(rng, *shape):
@@ -46,18 +46,23 @@ def by_enumeration(table, x, order):
 
 def table_of(model):
     """The joint table of a model of binary vectors, one axis of length two per entry."""
-    return model.log_prob(all_binary(model.features)).exp().reshape([2] * model.features)
+    return (
+        model.log_prob(all_binary(model.features)).exp().reshape([2] * model.features)
+    )
 
 
 def fvsbn_logits(model, x):
     """b_i + sum_{j<i} w_ij x_j by plain loops."""
     b, w = model.layer.bias, model.layer.weight
     return torch.stack(
-        [b[i] + sum((w[i, j] * x[j] for j in range(i)), torch.zeros(())) for i in range(len(x))]
+        [
+            b[i] + sum((w[i, j] * x[j] for j in range(i)), torch.zeros(()))
+            for i in range(len(x))
+        ]
     )
 
 
-# --- three rules -------------------------------------------------------------------------------
+# --- three rules ----------------------------------------------------------------------
 
 
 @equation("conditional-probability", r"p(x \mid y) = \frac{p(x, y)}{p(y)}")
@@ -125,7 +130,8 @@ def chain_rule(rng):
     """,
 )
 def bayes_rule(rng):
-    # Start from what Bayes' rule starts from: a prior over y and a likelihood of x for each y.
+    # Start from what Bayes' rule starts from: a prior over y and a likelihood of x for
+    # each y.
     prior = random_table(rng, 4)
     likelihood = (torch.rand(4, 3, generator=rng) + 0.1).softmax(1)
     joint = torch.stack([prior[y] * likelihood[y] for y in range(4)])
@@ -141,7 +147,11 @@ def bayes_rule(rng):
     evidence = torch.einsum("y,yx->x", prior, likelihood)
     yield side(
         torch.einsum("y,yx,x->yx", prior, likelihood, 1 / evidence),
-        wrong={"evidence without the prior": likelihood * prior[:, None] / likelihood.mean(0)},
+        wrong={
+            "evidence without the prior": likelihood
+            * prior[:, None]
+            / likelihood.mean(0)
+        },
     )
 
 
@@ -192,7 +202,7 @@ def mutual_information(rng):
     yield side(0)
 
 
-# --- counting parameters -----------------------------------------------------------------------
+# --- counting parameters --------------------------------------------------------------
 
 
 @equation("parameters-joint", r"\sum_{i=1}^{D} 2^{i-1} = 2^D - 1")
@@ -209,7 +219,9 @@ def parameters_joint(rng):
     )
     # A table with one cell per vector; the last cell follows from the others.
     tables = torch.tensor([len(all_binary(D)) - 1 for D in sizes.tolist()])
-    yield side(tables, wrong={"sum to one forgotten": tables + 1, "one bit lost": tables // 2})
+    yield side(
+        tables, wrong={"sum to one forgotten": tables + 1, "one bit lost": tables // 2}
+    )
 
 
 @equation(
@@ -250,17 +262,20 @@ def ar_window(rng):
         return rest[x[i]] / rest.sum()
 
     yield side(given(table, 0), wrong={"window one wider": given(wider, 0)})
-    yield side(given(table, i - n), wrong={"window one narrower": given(table, i - n + 1)})
+    yield side(
+        given(table, i - n), wrong={"window one narrower": given(table, i - n + 1)}
+    )
 
 
-# --- the logistic model ------------------------------------------------------------------------
+# --- the logistic model ---------------------------------------------------------------
 
 
 @equation(
     "bernoulli-logit",
     r"""
     \begin{aligned}
-    \ln p(x_i \mid x_{<i}) &= x_i \ln \sigma(a_i) + (1 - x_i) \ln\bigl(1 - \sigma(a_i)\bigr) \\
+    \ln p(x_i \mid x_{<i}) &= x_i \ln \sigma(a_i) + (1 - x_i) \ln\bigl(1
+        - \sigma(a_i)\bigr) \\
                            &= x_i a_i - \ln\bigl(1 + e^{a_i}\bigr)
     \end{aligned}
     """,
@@ -293,7 +308,9 @@ def fvsbn(rng):
     x = all_binary(6)[int(torch.randint(1, 63, (), generator=rng))]
     ones = [torch.cat([x[:i], torch.ones(1), x[i + 1 :]]) for i in range(6)]
     table = table_of(model)
-    yield side(torch.stack([by_enumeration(table, ones[i], range(6))[i] for i in range(6)]))
+    yield side(
+        torch.stack([by_enumeration(table, ones[i], range(6))[i] for i in range(6)])
+    )
     a = fvsbn_logits(model, x)
     w = model.layer.weight
     yield side(
@@ -345,7 +362,9 @@ def normalisation(rng):
         return torch.where(x == 1, s, 1 - s)
 
     def cheating(x):
-        s = torch.sigmoid(model.logits(x) + 2 * x - 1)  # a conditional that sees its own pixel
+        s = torch.sigmoid(
+            model.logits(x) + 2 * x - 1
+        )  # a conditional that sees its own pixel
         return torch.where(x == 1, s, 1 - s)
 
     yield side(
@@ -354,13 +373,19 @@ def normalisation(rng):
     )
     outer = [torch.cat([x, torch.zeros(1)]) for x in all_binary(D - 1)]
     inner = [torch.cat([x, torch.ones(1)]) for x in all_binary(D - 1)]
-    last = torch.stack([factors(a)[-1] + factors(b)[-1] for a, b in zip(outer, inner, strict=True)])
+    last = torch.stack(
+        [factors(a)[-1] + factors(b)[-1] for a, b in zip(outer, inner, strict=True)]
+    )
     first = torch.stack([factors(a)[:-1].prod() for a in outer])
     yield side(
-        (first * last).sum(), wrong={"last pixel summed over once only": (first * last / 2).sum()}
+        (first * last).sum(),
+        wrong={"last pixel summed over once only": (first * last / 2).sum()},
     )
-    # The first D-1 conditionals are those of a smaller model that never heard of the last entry.
-    shorter = factors(torch.cat([all_binary(D - 1), torch.full((2 ** (D - 1), 1), 0.5)], 1))
+    # The first D-1 conditionals are those of a smaller model that never heard of the
+    # last entry.
+    shorter = factors(
+        torch.cat([all_binary(D - 1), torch.full((2 ** (D - 1), 1), 0.5)], 1)
+    )
     yield side(shorter[:, :-1].prod(-1).sum())
     yield side(1)
 
@@ -395,7 +420,10 @@ def fvsbn_gradient(rng):
     yield side(slope[:, None] * x * before, error=1e-8)
     yield side(
         (x - a.exp() / (1 + a.exp()))[:, None] * x * before,
-        wrong={"x_i where x_j belongs": ((x - a.exp() / (1 + a.exp())) * x)[:, None] * before},
+        wrong={
+            "x_i where x_j belongs": ((x - a.exp() / (1 + a.exp())) * x)[:, None]
+            * before
+        },
     )
     yield side(
         torch.outer(x - a.sigmoid(), x) * before,
@@ -403,7 +431,7 @@ def fvsbn_gradient(rng):
     )
 
 
-# --- sampling -----------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------
 
 
 @equation(
@@ -423,10 +451,12 @@ def ancestral_sampling(rng):
     exact = torch.where(x == 1, s, 1 - s).prod(-1)
     yield side(share, se=(exact * (1 - exact) / n).sqrt())
     twice = s.sigmoid()
-    yield side(exact, wrong={"sigmoid twice": torch.where(x == 1, twice, 1 - twice).prod(-1)})
+    yield side(
+        exact, wrong={"sigmoid twice": torch.where(x == 1, twice, 1 - twice).prod(-1)}
+    )
 
 
-# --- MADE --------------------------------------------------------------------------------------
+# --- MADE -----------------------------------------------------------------------------
 
 
 @equation("masked-layer", r"h = g\bigl((M \odot W)\, x + b\bigr)")
@@ -436,10 +466,15 @@ def masked_layer(rng):
     x = torch.randn(6, generator=rng)
     yield side(torch.relu(layer(x)))
     w, b = layer.weight, layer.bias
-    rows = [b[k] + sum(w[k, j] * x[j] for j in range(6) if mask[k, j]) for k in range(4)]
+    rows = [
+        b[k] + sum(w[k, j] * x[j] for j in range(6) if mask[k, j]) for k in range(4)
+    ]
     yield side(
         torch.stack(rows).clamp(min=0),
-        wrong={"mask forgotten": (w @ x + b).clamp(min=0), "bias forgotten": (w * mask @ x).relu()},
+        wrong={
+            "mask forgotten": (w @ x + b).clamp(min=0),
+            "bias forgotten": (w * mask @ x).relu(),
+        },
     )
 
 
@@ -462,12 +497,20 @@ def made_masks(rng):
     yield side(model.layers[0].mask[0].double())
     yield side(
         torch.tensor([[float(m[k] >= j) for j in entries] for k in range(H)]),
-        wrong={"> for ≥": torch.tensor([[float(m[k] > j) for j in entries] for k in range(H)])},
+        wrong={
+            "> for ≥": torch.tensor(
+                [[float(m[k] > j) for j in entries] for k in range(H)]
+            )
+        },
     )
     yield side(model.output.mask[0].double())
     yield side(
         torch.tensor([[float(i > m[k]) for k in range(H)] for i in entries]),
-        wrong={"≥ for >": torch.tensor([[float(i >= m[k]) for k in range(H)] for i in entries])},
+        wrong={
+            "≥ for >": torch.tensor(
+                [[float(i >= m[k]) for k in range(H)] for i in entries]
+            )
+        },
     )
 
 
@@ -495,7 +538,7 @@ def made_paths(rng):
     )
 
 
-# --- orders ------------------------------------------------------------------------------------
+# --- orders ---------------------------------------------------------------------------
 
 
 @equation(
@@ -554,7 +597,7 @@ def ensemble_bound(rng):
     yield side(each.mean(0), wrong={"sum instead of mean": each.exp().sum(0).log()})
 
 
-# --- NADE --------------------------------------------------------------------------------------
+# --- NADE -----------------------------------------------------------------------------
 
 
 def walked_hidden_units(model, x):
@@ -578,7 +621,10 @@ def sums(model, x, seen):
     """c + sum_j W_j x_j over the j for which ``seen(j, i)``, for each i, by plain loops."""
     D = len(x)
     return torch.stack(
-        [model.c + sum(model.W[j] * x[j] for j in range(D) if seen(j, i)) for i in range(D)]
+        [
+            model.c + sum(model.W[j] * x[j] for j in range(D) if seen(j, i))
+            for i in range(D)
+        ]
     )
 
 
@@ -601,18 +647,25 @@ def nade(rng):
         1 / (1 + torch.exp(-a)),
         wrong={
             "the sum runs to i": sums(model, x, lambda j, i: j <= i).sigmoid(),
-            "later entries instead of earlier ones": sums(model, x, lambda j, i: j > i).sigmoid(),
+            "later entries instead of earlier ones": sums(
+                model, x, lambda j, i: j > i
+            ).sigmoid(),
             "c forgotten": (a - model.c).sigmoid(),
             "sigmoid forgotten": a,
         },
     )
     ones = [torch.cat([x[:i], torch.ones(1), x[i + 1 :]]) for i in range(D)]
     table = table_of(model)
-    yield side(torch.stack([by_enumeration(table, ones[i], range(D))[i] for i in range(D)]))
+    yield side(
+        torch.stack([by_enumeration(table, ones[i], range(D))[i] for i in range(D)])
+    )
 
     def output(a):
         h = 1 / (1 + torch.exp(-a))
-        logits = [model.b[i] + sum(model.V[i, k] * h[i, k] for k in range(4)) for i in range(D)]
+        logits = [
+            model.b[i] + sum(model.V[i, k] * h[i, k] for k in range(4))
+            for i in range(D)
+        ]
         return torch.stack(logits).sigmoid()
 
     yield side(
@@ -670,7 +723,7 @@ def nade_recursion(rng):
     )
 
 
-# --- convolutions ------------------------------------------------------------------------------
+# --- convolutions ---------------------------------------------------------------------
 
 
 def taps(kernel, x, rows, columns):
@@ -696,7 +749,9 @@ def taps(kernel, x, rows, columns):
 def masked_convolution(rng):
     k = 2
     x = torch.randn(1, 5, 6, generator=rng)
-    layers = [random_parameters(MaskedConv2d(kind, 1, 1, 2 * k + 1), rng) for kind in "AB"]
+    layers = [
+        random_parameters(MaskedConv2d(kind, 1, 1, 2 * k + 1), rng) for kind in "AB"
+    ]
     offsets = range(-k, k + 1)
 
     a = torch.zeros(2 * k + 1, 2 * k + 1)
@@ -707,7 +762,8 @@ def masked_convolution(rng):
 
     def by_loops(masks, flip=(), bias=1):
         images = [
-            bias * layer.bias + taps((m * layer.weight).flip(flip), x, offsets, offsets)[0]
+            bias * layer.bias
+            + taps((m * layer.weight).flip(flip), x, offsets, offsets)[0]
             for layer, m in zip(layers, masks, strict=True)
         ]
         return torch.stack(images)
@@ -720,7 +776,9 @@ def masked_convolution(rng):
             "A for B": by_loops([a, a]),
             "mask forgotten": by_loops([torch.ones_like(a)] * 2),
             "rows and columns of the mask exchanged": by_loops([a.T, b.T]),
-            "kernel turned round, as in a true convolution": by_loops([a, b], flip=(-2, -1)),
+            "kernel turned round, as in a true convolution": by_loops(
+                [a, b], flip=(-2, -1)
+            ),
             "bias forgotten": by_loops([a, b], bias=0),
         },
     )
@@ -755,7 +813,8 @@ def gating(rng):
 def gated_pixelcnn(rng):
     k, shape = 2, (4, 5)
     model = random_parameters(
-        GatedPixelCNN(shape, channels=3, layers=2, kernel=2 * k + 1, first_kernel=3), rng
+        GatedPixelCNN(shape, channels=3, layers=2, kernel=2 * k + 1, first_kernel=3),
+        rng,
     )
     for layer in (*model.vertical, *model.horizontal, *model.link, *model.residual):
         layer.bias.zero_()  # the equation has none
@@ -763,8 +822,12 @@ def gated_pixelcnn(rng):
     # What the first layer is given, and what the second one: without the margins.
     given = {"v": [], "h": []}
     for v, h in zip(model.vertical, model.horizontal, strict=True):
-        v.register_forward_pre_hook(lambda _, a: given["v"].append(a[0][0, :, k:, k:-k].clone()))
-        h.register_forward_pre_hook(lambda _, a: given["h"].append(a[0][0, :, :, k:].clone()))
+        v.register_forward_pre_hook(
+            lambda _, a: given["v"].append(a[0][0, :, k:, k:-k].clone())
+        )
+        h.register_forward_pre_hook(
+            lambda _, a: given["h"].append(a[0][0, :, :, k:].clone())
+        )
     model.logits(torch.bernoulli(torch.full((math.prod(shape),), 0.5), generator=rng))
     (v, v_next), (h, h_next) = given["v"], given["h"]
 
@@ -794,18 +857,21 @@ def gated_pixelcnn(rng):
     yield side(
         h + pointwise(R, gated(horizontal + link)),
         wrong={
-            "gate taken before the link": h + pointwise(R, gated(horizontal) + gated(link)),
+            "gate taken before the link": h
+            + pointwise(R, gated(horizontal) + gated(link)),
             "link forgotten": h + pointwise(R, gated(horizontal)),
             "residual forgotten": pointwise(R, gated(horizontal + link)),
             "R forgotten": h + gated(horizontal + link),
             "L forgotten": h + pointwise(R, gated(horizontal + vertical)),
-            "pixels to the right": h + pointwise(R, gated(taps(W_h, h, [0], range(k + 1)) + link)),
-            "vertical stack reads below": h + pointwise(R, gated(horizontal + pointwise(L, below))),
+            "pixels to the right": h
+            + pointwise(R, gated(taps(W_h, h, [0], range(k + 1)) + link)),
+            "vertical stack reads below": h
+            + pointwise(R, gated(horizontal + pointwise(L, below))),
         },
     )
 
 
-# --- completions -------------------------------------------------------------------------------
+# --- completions ----------------------------------------------------------------------
 
 
 def conditionals_of(model, x):
@@ -878,7 +944,8 @@ def completion_sum(rng):
     table = table_of(model)
     joint = table[index].flatten()
     exact = joint / joint.sum()
-    # Among the samples that happen to agree with x on the known entries, the share of each rest.
+    # Among the samples that happen to agree with x on the known entries, the share of
+    # each rest.
     samples = model.sample((200_000,))
     agreeing = samples[(samples == x)[:, known].all(1)]
     share = frequencies(agreeing[:, ~known])
@@ -908,7 +975,9 @@ def clamping(rng):
     model = random_parameters(FVSBN(D), rng)
     known = scattered(rng, D)
     x = torch.bernoulli(torch.full((D,), 0.5), generator=rng)
-    joint = table_of(model)[tuple(int(x[d]) if known[d] else slice(None) for d in range(D))]
+    joint = table_of(model)[
+        tuple(int(x[d]) if known[d] else slice(None) for d in range(D))
+    ]
     yield side(joint.flatten() / joint.sum())
     vectors = completions(x, known)
     s = torch.stack([fvsbn_logits(model, one).sigmoid() for one in vectors])
@@ -924,7 +993,7 @@ def clamping(rng):
     )
 
 
-# --- pixel by pixel ----------------------------------------------------------------------------
+# --- pixel by pixel -------------------------------------------------------------------
 
 
 @equation(
@@ -940,7 +1009,9 @@ def nll_by_pixel(rng):
     x = torch.bernoulli(torch.full((9, D), 0.5), generator=rng)
     yield side(nll(model, x, batch_size=4).mean)
     table = table_of(model)
-    conditionals = torch.stack([by_enumeration(table, one, range(D)) for one in x])  # (N, D)
+    conditionals = torch.stack(
+        [by_enumeration(table, one, range(D)) for one in x]
+    )  # (N, D)
     pixels = -conditionals.log().mean(0)
     yield side(
         sum(pixels),
@@ -954,7 +1025,7 @@ def nll_by_pixel(rng):
     )
 
 
-# --- beyond black and white --------------------------------------------------------------------
+# --- beyond black and white -----------------------------------------------------------
 
 
 @equation(
@@ -962,13 +1033,19 @@ def nll_by_pixel(rng):
     r"p(x_i = v \mid x_{<i}) = \frac{e^{a_{iv}}}{\sum_u e^{a_{iu}}}",
 )
 def softmax_conditional(rng):
-    joint = random_table(rng, 2, 3, 4)  # of three pixels with different numbers of values
+    joint = random_table(
+        rng, 2, 3, 4
+    )  # of three pixels with different numbers of values
     past = joint.sum(2)
     exact = joint / past[..., None]  # p(x_3 | x_1, x_2)
-    a = exact.log() + torch.randn(2, 3, 1, generator=rng)  # a number added to all changes nothing
+    a = exact.log() + torch.randn(
+        2, 3, 1, generator=rng
+    )  # a number added to all changes nothing
     first = joint.sum(1) / joint.sum((1, 2))[:, None]  # p(x_3 | x_1)
     blind = first[:, None].expand_as(exact)
-    yield side(exact, wrong={"not conditioned": joint, "on the first pixel only": blind})
+    yield side(
+        exact, wrong={"not conditioned": joint, "on the first pixel only": blind}
+    )
     yield side(
         a.exp() / a.exp().sum(-1, keepdim=True),
         wrong={"a sigmoid for each value": a.sigmoid(), "not divided": a.exp()},

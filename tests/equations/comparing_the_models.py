@@ -22,7 +22,7 @@ from tests.equations.variational_autoencoders import (
 
 CHAPTER = "comparing-the-models"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
 
 def throws(g):
@@ -40,13 +40,14 @@ def variance(chance, values):
     return mean(chance, (values - mean(chance, values)[..., None]) ** 2)
 
 
-# --- one protocol ------------------------------------------------------------------------------
+# --- one protocol ---------------------------------------------------------------------
 
 
 @equation(
     "two-chances",
     r"""
-    \operatorname{Var}[s(x)] = \mathbb{E}_g \bigl[ \operatorname{Var}[s(x) \mid g] \bigr]
+    \operatorname{Var}[s(x)]
+        = \mathbb{E}_g \bigl[ \operatorname{Var}[s(x) \mid g] \bigr]
       + \operatorname{Var}_g \bigl[ \mathbb{E}[s(x) \mid g] \bigr]
     """,
 )
@@ -78,7 +79,8 @@ def two_chances(rng):
             "pictures alone": between,
             "standard deviations added": (within.sqrt() + between.sqrt()) ** 2,
             "throws not weighted": variance(throws(g), s).mean() + between,
-            "square of the mean for its variance": within + mean(chance, mean(throws(g), s) ** 2),
+            "square of the mean for its variance": within
+            + mean(chance, mean(throws(g), s) ** 2),
         },
     )
 
@@ -118,7 +120,7 @@ def throw_error(rng):
     )
 
 
-# --- two models of the same pictures -----------------------------------------------------------
+# --- two models of the same pictures --------------------------------------------------
 
 
 @equation(
@@ -127,7 +129,8 @@ def throw_error(rng):
     \begin{aligned}
     \mathbb{E}_{p_\text{data}} \bigl[ \ln p(x) - \ln q(x) \bigr]
       &= H(p_\text{data}, q) - H(p_\text{data}, p) \\
-      &= D_{\mathrm{KL}}(p_\text{data} \,\Vert\, q) - D_{\mathrm{KL}}(p_\text{data} \,\Vert\, p)
+      &= D_{\mathrm{KL}}(p_\text{data} \,\Vert\, q)
+          - D_{\mathrm{KL}}(p_\text{data} \,\Vert\, p)
     \end{aligned}
     """,
 )
@@ -193,12 +196,15 @@ def paired_error(rng):
             "sign of the covariance": apart + 2 * shared,
             "one covariance": apart - shared,
             "variances subtracted": table[0, 0] - table[1, 1] - 2 * shared,
-            "standard deviations subtracted": (table[0, 0].sqrt() - table[1, 1].sqrt()) ** 2,
+            "standard deviations subtracted": (table[0, 0].sqrt() - table[1, 1].sqrt())
+            ** 2,
         },
     )
 
 
-@equation("bytes-per-picture", r"\text{bytes per picture} = \frac{\mathrm{NLL}}{8 \ln 2}")
+@equation(
+    "bytes-per-picture", r"\text{bytes per picture} = \frac{\mathrm{NLL}}{8 \ln 2}"
+)
 def bytes_per_picture(rng):
     D, N = 5, 9
     model = random_probs(MarkovChain(D), rng)
@@ -218,7 +224,7 @@ def bytes_per_picture(rng):
     )
 
 
-# --- how far the estimate is off ---------------------------------------------------------------
+# --- how far the estimate is off ------------------------------------------------------
 
 
 @equation(
@@ -254,7 +260,8 @@ def log_near_evidence(rng):
     """,
 )
 def estimate_bias(rng):
-    # z is one of two, for each of N pictures: the draws matter by how many are the first.
+    # z is one of two, for each of N pictures: the draws matter by how many are the
+    # first.
     N = 4
     q = 0.2 + 0.6 * torch.rand(N, generator=rng)
     q = torch.stack([q, 1 - q], -1)
@@ -276,7 +283,8 @@ def estimate_bias(rng):
     limit = extrapolated(2 * K)
     yield side(
         limit,
-        # From K to 2 K three quarters of what is left go: thrice what stays. And rounding.
+        # From K to 2 K three quarters of what is left go: thrice what stays. And
+        # rounding.
         error=(limit - extrapolated(K)).abs() + 1e-9,
         wrong={
             "one draw": gap(1),
@@ -310,11 +318,14 @@ def estimate_bias(rng):
     """,
 )
 def effective_limit(rng):
-    # The error of order 1 / K is far below the standard error, since K is far above the runs.
+    # The error of order 1 / K is far below the standard error, since K is far above the
+    # runs.
     N, runs, K = 3, 40, 20_000
     model, exact, x = guessing_model(rng, N=N)
     repeated = x.repeat(runs, 1)
-    effective = importance_sampled_log_prob(model, repeated, K, len(repeated), chunk=1000)[1]
+    effective = importance_sampled_log_prob(
+        model, repeated, K, len(repeated), chunk=1000
+    )[1]
     value, se = of_draws(K / effective.reshape(runs, N))
     yield side(
         value,

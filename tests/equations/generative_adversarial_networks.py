@@ -15,7 +15,13 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from companion.divergences import jensen_shannon, kl, tabulate, total_variation, wasserstein1
+from companion.divergences import (
+    jensen_shannon,
+    kl,
+    tabulate,
+    total_variation,
+    wasserstein1,
+)
 from companion.gan import (
     GAN,
     Packed,
@@ -39,15 +45,21 @@ from companion.gan import (
     wasserstein,
 )
 from companion.nn import mlp
-from companion.sample_scores import frechet_distance, parzen_log_likelihood, precision_recall
+from companion.sample_scores import (
+    frechet_distance,
+    parzen_log_likelihood,
+    precision_recall,
+)
 from tests.equations import equation, side
 from tests.equations.generative_models import lowest, random_humps
 
 CHAPTER = "generative-adversarial-networks"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
-LINE = torch.linspace(-20, 20, 8001, dtype=torch.float64)  # all x that matter, for integrals
+LINE = torch.linspace(
+    -20, 20, 8001, dtype=torch.float64
+)  # all x that matter, for integrals
 LN_2, LN_4 = math.log(2), math.log(4)
 
 
@@ -72,7 +84,7 @@ def slope(f, *at):
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(f(*at).sum(), at)])
 
 
-# --- games on a matrix -------------------------------------------------------------------------
+# --- games on a matrix ----------------------------------------------------------------
 
 
 def pennies(rng, n):
@@ -91,7 +103,9 @@ def with_saddle(rng, rows, columns):
 def guarantee(A):
     """How x mixes the rows, and the most that x then pays, by linear programming."""
     rows, columns = A.shape
-    costs = torch.cat([A.T, -torch.ones(columns, 1)], 1)  # of each column, less the bound
+    costs = torch.cat(
+        [A.T, -torch.ones(columns, 1)], 1
+    )  # of each column, less the bound
     found = linprog(
         [0.0] * rows + [1.0],
         A_ub=costs.numpy(),
@@ -151,7 +165,9 @@ def minimax_theorem(rng):
         torch.tensor([y_wins(A) for A in small + large] + sure_of),
         error=1e-8,
         wrong={
-            "pure choices": torch.stack([A.amin(0).max() for A in small + large] + sure_of),
+            "pure choices": torch.stack(
+                [A.amin(0).max() for A in small + large] + sure_of
+            ),
             "x up, y down": torch.tensor([y_wins(-A) for A in small + large] + sure_of),
             "rows and columns exchanged": torch.tensor(
                 [y_wins(A.T) for A in small + large] + sure_of
@@ -159,14 +175,23 @@ def minimax_theorem(rng):
         },
     )
     sure_of = [(game.x @ A).max() for A, game in zip(small, solved, strict=True)]
-    by_package, by_programme = [game.value for game in solved], [x_pays(A) for A in large]
+    by_package, by_programme = (
+        [game.value for game in solved],
+        [x_pays(A) for A in large],
+    )
     yield side(
         torch.tensor(by_package + by_programme + sure_of),
         wrong={
-            "pure choices": torch.stack([A.amax(1).min() for A in small + large] + sure_of),
+            "pure choices": torch.stack(
+                [A.amax(1).min() for A in small + large] + sure_of
+            ),
             "x up, y down": torch.tensor([x_pays(-A) for A in small + large] + sure_of),
-            "both choose at random": torch.stack([A.mean() for A in small + large] + sure_of),
-            "x chooses at random": torch.stack([A.mean(0).max() for A in small + large] + sure_of),
+            "both choose at random": torch.stack(
+                [A.mean() for A in small + large] + sure_of
+            ),
+            "x chooses at random": torch.stack(
+                [A.mean(0).max() for A in small + large] + sure_of
+            ),
         },
     )
 
@@ -180,9 +205,14 @@ def mixed_strategy(rng):
     y_1 = torch.stack([guarantee(-game.T)[0][0] for game in A])
     by_programme = torch.stack([guarantee(game)[0][0] for game in A])
     yield side(
-        torch.stack([by_programme, torch.stack([matrix_game(game).x[0] for game in A])]),
+        torch.stack(
+            [by_programme, torch.stack([matrix_game(game).x[0] for game in A])]
+        ),
         error=1e-8,
-        wrong={"of the columns": both(y_1), "of the second row": both(1 - by_programme)},
+        wrong={
+            "of the columns": both(y_1),
+            "of the second row": both(1 - by_programme),
+        },
     )
     (a, b), (c, d) = A.permute(1, 2, 0)
     total = a - b - c + d
@@ -207,7 +237,9 @@ def matrix_value(rng):
     A = pennies(rng, 5)
     by_programme = torch.tensor([guarantee(game)[1] for game in A])
     yield side(
-        torch.stack([by_programme, torch.stack([matrix_game(game).value for game in A])]),
+        torch.stack(
+            [by_programme, torch.stack([matrix_game(game).value for game in A])]
+        ),
         error=1e-8,
         wrong={
             "pure choices": both(A.amax(2).amin(1)),
@@ -228,7 +260,7 @@ def matrix_value(rng):
     )
 
 
-# --- by gradient steps, V(x, y) = x y ----------------------------------------------------------
+# --- by gradient steps, V(x, y) = x y -------------------------------------------------
 
 
 def play(rng, step, steps=6):
@@ -277,14 +309,17 @@ def simultaneous_steps(rng):
     \begin{aligned}
     x_{k+1}^2 + y_{k+1}^2
       &= (x_k - \eta\, y_k)^2 + (y_k + \eta\, x_k)^2 \\
-      &= x_k^2 - 2 \eta\, x_k y_k + \eta^2 y_k^2 + y_k^2 + 2 \eta\, x_k y_k + \eta^2 x_k^2 \\
+      &= x_k^2 - 2 \eta\, x_k y_k + \eta^2 y_k^2 + y_k^2 + 2 \eta\, x_k y_k
+          + \eta^2 x_k^2 \\
       &= (1 + \eta^2) (x_k^2 + y_k^2)
     \end{aligned}
     """,
 )
 def simultaneous_grows(rng):
     eta, x, y = play(rng, simultaneous)
-    yield side(x[1:] ** 2 + y[1:] ** 2, wrong={"not after the step": x[:-1] ** 2 + y[:-1] ** 2})
+    yield side(
+        x[1:] ** 2 + y[1:] ** 2, wrong={"not after the step": x[:-1] ** 2 + y[:-1] ** 2}
+    )
     x, y = x[:-1], y[:-1]
     seen = x - eta * y
     yield side(
@@ -298,7 +333,11 @@ def simultaneous_grows(rng):
     yield side(
         x**2 - 2 * eta * x * y + eta**2 * y**2 + y**2 + 2 * eta * x * y + eta**2 * x**2,
         wrong={
-            "sign of a mixed term": x**2 + eta**2 * y**2 + y**2 + 4 * eta * x * y + eta**2 * x**2,
+            "sign of a mixed term": x**2
+            + eta**2 * y**2
+            + y**2
+            + 4 * eta * x * y
+            + eta**2 * x**2,
             "eta not squared": x**2 + eta * y**2 + y**2 + eta * x**2,
         },
     )
@@ -356,11 +395,17 @@ def alternating_keeps(rng):
     )
     yield side(
         u * (u + eta * y) + y**2,
-        wrong={"sign": u * (u - eta * y) + y**2, "the later y": u * (u + eta * v) + y**2},
+        wrong={
+            "sign": u * (u - eta * y) + y**2,
+            "the later y": u * (u + eta * v) + y**2,
+        },
     )
     yield side(
         (x - eta * y) * x + y**2,
-        wrong={"sign": (x + eta * y) * x + y**2, "the later x": (x - eta * y) * u + y**2},
+        wrong={
+            "sign": (x + eta * y) * x + y**2,
+            "the later x": (x - eta * y) * u + y**2,
+        },
     )
     yield side(
         x**2 + y**2 - eta * x * y,
@@ -429,7 +474,7 @@ def average_of_path(rng):
     )
 
 
-# --- the game of generative models -------------------------------------------------------------
+# --- the game of generative models ----------------------------------------------------
 
 
 class Logit(nn.Module):
@@ -475,7 +520,10 @@ def gan_value(rng):
     yield side(
         -saturating.L_D(real, fake),
         se=(variance / n).sqrt(),
-        wrong={"sign": saturating.L_D(real, fake), "roles": -saturating.L_D(fake, real)},
+        wrong={
+            "sign": saturating.L_D(real, fake),
+            "roles": -saturating.L_D(fake, real),
+        },
     )
     z = LINE[:, None]
     D, D_of_G = gan.D(z).sigmoid(), gan.D(gan.G(z)).sigmoid()
@@ -491,7 +539,8 @@ def gan_value(rng):
             "real examples alone": won,
             "fake examples alone": caught,
             "half": (won + caught) / 2,
-            "logarithm of the mean": on_line(data, D).log() + on_line(NOISE, 1 - D_of_G).log(),
+            "logarithm of the mean": on_line(data, D).log()
+            + on_line(NOISE, 1 - D_of_G).log(),
         },
     )
 
@@ -506,11 +555,15 @@ def gan_value(rng):
 def gan_value_density(rng):
     data, gan, p_G = random_gan(rng)
     x = z = LINE[:, None]
-    won, paid = on_line(data, -saturating.real(gan.D(x))), saturating.fake(gan.D(gan.G(z)))
+    won, paid = (
+        on_line(data, -saturating.real(gan.D(x))),
+        saturating.fake(gan.D(gan.G(z))),
+    )
     yield side(
         won - on_line(NOISE, paid),
         wrong={
-            "non-saturating": won - on_line(NOISE, non_saturating.generator(gan.D(gan.G(z)))),
+            "non-saturating": won
+            - on_line(NOISE, non_saturating.generator(gan.D(gan.G(z)))),
             "density of z at x": won - on_line(p_G, paid),
         },
     )
@@ -522,8 +575,11 @@ def gan_value_density(rng):
             "D exchanged": game_value(-logits, p, q),
             "sign": -game_value(logits, p, q),
             "prior for p_G": game_value(logits, p, tabulate(NOISE, LINE)),
-            "difference": on_line(data, logits.sigmoid().log()) - (q @ (-logits).sigmoid().log()),
-            "not weighted": integral(logits.sigmoid().log() + (-logits).sigmoid().log()),
+            "difference": on_line(data, logits.sigmoid().log())
+            - (q @ (-logits).sigmoid().log()),
+            "not weighted": integral(
+                logits.sigmoid().log() + (-logits).sigmoid().log()
+            ),
         },
     )
 
@@ -615,7 +671,9 @@ def best_answer_zero(rng):
 
     (logit,) = lowest(paid, torch.zeros(5))
     t = logit.sigmoid()
-    yield side(p / t, error=1e-6, wrong={"turned round": t / p, "t for 1 - t": p / (1 - t)})
+    yield side(
+        p / t, error=1e-6, wrong={"turned round": t / p, "t for 1 - t": p / (1 - t)}
+    )
     yield side(
         q / (1 - t),
         wrong={
@@ -640,7 +698,9 @@ def best_answer_zero(rng):
 
 def searched(p_data, p_G):
     """The logits with the highest value, found by going uphill from zero."""
-    (logits,) = lowest(lambda p: -game_value(p, p_data, p_G).sum(), torch.zeros_like(p_data))
+    (logits,) = lowest(
+        lambda p: -game_value(p, p_data, p_G).sum(), torch.zeros_like(p_data)
+    )
     return logits
 
 
@@ -757,10 +817,13 @@ def two_normals(rng):
     V(G, D^*_G)
       &= \mathbb{E}_{p_\text{data}} \biggl[
          \ln \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)} \biggr]
-       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x) + p_G(x)} \biggr] \\
-      &= \mathbb{E}_{p_\text{data}} \biggl[ \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
+       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x)
+           + p_G(x)} \biggr] \\
+      &= \mathbb{E}_{p_\text{data}} \biggl[
+          \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
        + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{2\, m(x)} \biggr] \\
-      &= D_{\mathrm{KL}}(p_\text{data} \,\|\, m) + D_{\mathrm{KL}}(p_G \,\|\, m) - 2 \ln 2 \\
+      &= D_{\mathrm{KL}}(p_\text{data} \,\|\, m) + D_{\mathrm{KL}}(p_G \,\|\, m)
+          - 2 \ln 2 \\
       &= 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G) - \ln 4
     \end{aligned}
     """,
@@ -846,7 +909,12 @@ def value_minimum(rng):
     )
     yield side(
         -LN_4,
-        wrong={"ln 2 for ln 4": -LN_2, "sign": LN_4, "zero": 0, "a little more": 0.01 - LN_4},
+        wrong={
+            "ln 2 for ln 4": -LN_2,
+            "sign": LN_4,
+            "zero": 0,
+            "a little more": 0.01 - LN_4,
+        },
     )
 
 
@@ -909,7 +977,9 @@ def disjoint_value(rng):
             "they overlap a little": game_value(
                 optimal_logit(blurred.log(), right.log()), blurred, right
             ),
-            "D that does not see it": game_value(torch.randn(6, generator=rng), left, right),
+            "D that does not see it": game_value(
+                torch.randn(6, generator=rng), left, right
+            ),
         },
     )
     apart = jensen_shannon(left, right)
@@ -923,10 +993,12 @@ def disjoint_value(rng):
             "they overlap": 2 * jensen_shannon(p, q) - LN_4,
         },
     )
-    yield side(0, wrong={"the minimum": -LN_4, "one divergence": LN_2, "D at a loss": -LN_2})
+    yield side(
+        0, wrong={"the minimum": -LN_4, "one divergence": LN_2, "D at a loss": -LN_2}
+    )
 
 
-# --- losses ------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------
 
 
 def some_logits(rng):
@@ -942,7 +1014,9 @@ def saturating_slope(rng):
     a = some_logits(rng)
     won = slope(minimax_generator, a)
     yield side(
-        torch.stack([won, slope(saturating.generator, a), -slope(cross_entropy_fake, a)]),
+        torch.stack(
+            [won, slope(saturating.generator, a), -slope(cross_entropy_fake, a)]
+        ),
         wrong={"non-saturating": slope(cross_entropy_real, a).expand(3, -1)},
     )
     yield side(
@@ -1002,7 +1076,12 @@ def slope_ratio(rng):
     )
     yield side(
         a.exp(),
-        wrong={"sign": (-a).exp(), "no exponential": a, "squared": (2 * a).exp(), "one": 1},
+        wrong={
+            "sign": (-a).exp(),
+            "no exponential": a,
+            "squared": (2 * a).exp(),
+            "one": 1,
+        },
     )
 
 
@@ -1052,7 +1131,7 @@ def non_saturating_divergence(rng):
     )
 
 
-# --- other games -------------------------------------------------------------------------------
+# --- other games ----------------------------------------------------------------------
 
 
 def f_kl(u):
@@ -1073,7 +1152,8 @@ def f_gan(u):
 @equation(
     "softened-reverse-kl",
     r"""
-    D_{\mathrm{KL}}(p_G \,\|\, p_\text{data}) - 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G)
+    D_{\mathrm{KL}}(p_G \,\|\, p_\text{data})
+        - 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G)
       = 2\, D_{\mathrm{KL}}(m \,\|\, p_\text{data})
     """,
 )
@@ -1108,7 +1188,9 @@ def f_divergence(rng):
     yield side(
         torch.stack([kl(p, q), total_variation(p, q), 2 * jensen_shannon(p, q)]),
         wrong={
-            "directions": torch.stack([kl(q, p), total_variation(q, p), 2 * jensen_shannon(q, p)]),
+            "directions": torch.stack(
+                [kl(q, p), total_variation(q, p), 2 * jensen_shannon(q, p)]
+            ),
             "half of the variation forgotten": torch.stack(
                 [kl(p, q), 2 * total_variation(p, q), 2 * jensen_shannon(p, q)]
             ),
@@ -1119,7 +1201,9 @@ def f_divergence(rng):
     )
 
     def each(form, constant=LN_4):
-        return torch.stack([form(f_kl), form(f_tv), form(lambda u: f_gan(u) + constant)])
+        return torch.stack(
+            [form(f_kl), form(f_tv), form(lambda u: f_gan(u) + constant)]
+        )
 
     yield side(
         each(lambda f: (q * f(p / q)).sum()),
@@ -1152,7 +1236,10 @@ def f_divergence_bound(rng):
     best = optimal_logit(p.log(), q.log())[None]
     others = torch.randn(2, 3, 6, generator=rng)  # critics that are not the best
     logits = torch.cat([best, others])
-    T_kl, T_gan = torch.cat([1 + best, others]), -cross_entropy_real(logits)  # f'(p/q) first
+    T_kl, T_gan = (
+        torch.cat([1 + best, others]),
+        -cross_entropy_real(logits),
+    )  # f'(p/q) first
 
     def rows(first, second):
         """For each critic of each pair: of KL, and of the GAN by its critic T, and by its D."""
@@ -1190,7 +1277,8 @@ def f_divergence_bound(rng):
     "least-squares-optimum",
     r"""
     \operatorname*{arg\,min}_{a} \Bigl( p_\text{data}(x)\, \tfrac12 (a - 1)^2
-      + p_G(x)\, \tfrac12 a^2 \Bigr) = \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)}
+      + p_G(x)\, \tfrac12 a^2 \Bigr) = \frac{p_\text{data}(x)}{p_\text{data}(x)
+          + p_G(x)}
     """,
 )
 def least_squares_optimum(rng):
@@ -1242,7 +1330,9 @@ def hinge_optimum(rng):
             "mean over x": both(paid.amin(0).mean()),
             "no margin": both((p * (-a).relu() + q * a.relu()).amin(0).sum()),
             "fake to pass for real": both(((p + q) * hinge.real(a)).amin(0).sum()),
-            "real and fake exchanged": both((p * hinge.fake(best) + q * hinge.real(best)).sum()),
+            "real and fake exchanged": both(
+                (p * hinge.fake(best) + q * hinge.real(best)).sum()
+            ),
         },
     )
     distance = total_variation(p, q)
@@ -1267,7 +1357,8 @@ def steepest_critic(p, q, distance):
         (q - p).numpy(),
         A_ub=differences.numpy(),
         b_ub=distance.flatten().numpy(),
-        bounds=[(0, 0)] + [(None, None)] * (n - 1),  # a constant added to f changes nothing
+        bounds=[(0, 0)]
+        + [(None, None)] * (n - 1),  # a constant added to f changes nothing
     )
     return torch.from_numpy(found.x)
 
@@ -1276,7 +1367,8 @@ def steepest_critic(p, q, distance):
     "wasserstein-dual",
     r"""
     W_1(p_\text{data}, p_G) = \max_{\lVert f \rVert_L \le 1} \Bigl(
-      \mathbb{E}_{p_\text{data}} \bigl[ f(x) \bigr] - \mathbb{E}_{p_G} \bigl[ f(x) \bigr] \Bigr)
+      \mathbb{E}_{p_\text{data}} \bigl[ f(x) \bigr]
+          - \mathbb{E}_{p_G} \bigl[ f(x) \bigr] \Bigr)
     """,
 )
 def wasserstein_dual(rng):
@@ -1288,12 +1380,16 @@ def wasserstein_dual(rng):
     by_quantiles = wasserstein1(p, q, places), wasserstein1(*normals, LINE)
     yield side(
         torch.stack(by_quantiles),
-        wrong={"places forgotten": torch.stack([wasserstein1(p, q, torch.arange(6.0)), a])},
+        wrong={
+            "places forgotten": torch.stack([wasserstein1(p, q, torch.arange(6.0)), a])
+        },
     )
 
     def value(f, g=-LINE):  # g, of slope -1, is the best for the normals
         of_tables = [p @ wasserstein.real(f) + q @ wasserstein.fake(f)]
-        of_normals = [normals[0] @ wasserstein.real(g) + normals[1] @ wasserstein.fake(g)]
+        of_normals = [
+            normals[0] @ wasserstein.real(g) + normals[1] @ wasserstein.fake(g)
+        ]
         return -torch.stack(of_tables + of_normals)
 
     f = steepest_critic(p, q, distance)
@@ -1302,7 +1398,9 @@ def wasserstein_dual(rng):
         error=1e-6,
         wrong={
             "slopes up to two": value(steepest_critic(p, q, 2 * distance)),
-            "bounded, not steep": value(steepest_critic(p, q, 2 * (distance > 0).double())),
+            "bounded, not steep": value(
+                steepest_critic(p, q, 2 * (distance > 0).double())
+            ),
             "slope one throughout": value(places),
             "sign": -value(f),
             "sum of the means": torch.stack([(p + q) @ f, 2 * a]),
@@ -1353,7 +1451,9 @@ def slope_penalty(rng):
             "absolute value for square": average((lengths - 1).abs()),
             "slopes above 1 alone": average((lengths - 1).relu() ** 2),
             "squared length": average((lengths**2 - 1) ** 2),
-            "length of the sum over the batch": average((gradient(u).sum(1).norm(dim=-1) - 1) ** 2),
+            "length of the sum over the batch": average(
+                (gradient(u).sum(1).norm(dim=-1) - 1) ** 2
+            ),
             "mean length": (average(lengths) - 1) ** 2,
             "at real examples": penalties[0].mean(),
             "at fake examples": penalties[-1].mean(),
@@ -1380,7 +1480,9 @@ def r_one(rng):
         wrong={"at fake examples": r1(lambda x: f(x)[:, 0], fake)},
     )
     h = 1e-5 * torch.eye(D)
-    gradients = (f(real[:, None] + h) - f(real[:, None] - h))[..., 0] / 2e-5  # of each example
+    gradients = (f(real[:, None] + h) - f(real[:, None] - h))[
+        ..., 0
+    ] / 2e-5  # of each example
     squares = gradients.square().sum(1)
     yield side(
         squares.mean() / 2,
@@ -1397,7 +1499,7 @@ def r_one(rng):
     )
 
 
-# --- near the balance --------------------------------------------------------------------------
+# --- near the balance -----------------------------------------------------------------
 
 
 @equation(
@@ -1414,13 +1516,17 @@ def local_game(rng):
         game_value(b * LINE, data, tabulate(Normal(a, s), LINE))
         for a, b in zip(theta, w, strict=True)
     ]
-    # Left out are (w theta)^2 / 8 and, since the fourth derivative of ln sigma is never beyond 1/8,
+    # Left out are (w theta)^2 / 8 and, since the fourth derivative of ln sigma is never
+    # beyond 1/8,
     # at most u^4 / 192 for each u = w x.
     fourth = 3 * s**4 + (3 * s**4 + 6 * s**2 * theta**2 + theta**4)
     yield side(
         torch.stack(values),
         error=(w * theta) ** 2 / 8 + w**4 * fourth / 192,
-        wrong={"sign": -torch.stack(values), "from the balance": torch.stack(values) + LN_4},
+        wrong={
+            "sign": -torch.stack(values),
+            "from the balance": torch.stack(values) + LN_4,
+        },
     )
 
     def formula(constant=LN_4, mixed=1 / 2, damping=1 / 4, s=s):
@@ -1460,7 +1566,9 @@ def local_steps(rng):
     def V(theta, w):
         return -LN_4 - w * theta / 2 - s**2 * w**2 / 4
 
-    path = orbit(lambda *at: V(*at).sum(), theta, w, step=simultaneous, rate=rate, steps=1)
+    path = orbit(
+        lambda *at: V(*at).sum(), theta, w, step=simultaneous, rate=rate, steps=1
+    )
     v_theta, v_w = ((path[1] - path[0]) / rate).split(n)
     by_theta = (V(theta + h, w) - V(theta - h, w)) / (2 * h)  # exact for squares
     by_w = (V(theta, w + h) - V(theta, w - h)) / (2 * h)
@@ -1475,7 +1583,9 @@ def local_steps(rng):
         wrong={"sign": -w / 2, "half missing": w, "theta for w": theta / 2},
     )
     yield side(v_w, wrong={"downhill": -v_w, "a whole step": rate * v_w})
-    yield side(by_w, error=1e-9, wrong={"downhill": -by_w, "derivative by theta": by_theta})
+    yield side(
+        by_w, error=1e-9, wrong={"downhill": -by_w, "derivative by theta": by_theta}
+    )
     damping = s**2 * w / 2
     yield side(
         -theta / 2 - damping,
@@ -1490,7 +1600,7 @@ def local_steps(rng):
     )
 
 
-# --- several at a time -------------------------------------------------------------------------
+# --- several at a time ----------------------------------------------------------------
 
 
 @equation(
@@ -1509,7 +1619,9 @@ def packed_value(rng):
         return p[packs(m)].prod(1)
 
     def value(m, D=lambda x: logits[x].sum(1)):  # sees m examples: their logits add up
-        return game_value(Packed(D, m)(packs(m).reshape(-1, 1)), table(p, m), table(q, m))
+        return game_value(
+            Packed(D, m)(packs(m).reshape(-1, 1)), table(p, m), table(q, m)
+        )
 
     yield side(
         torch.stack([value(m) for m in sizes]),
@@ -1530,7 +1642,9 @@ def packed_value(rng):
     def product(m):
         """The tables of m independent examples, entry by entry."""
         return [
-            torch.tensor([math.prod(pack) for pack in itertools.product(t.tolist(), repeat=m)])
+            torch.tensor(
+                [math.prod(pack) for pack in itertools.product(t.tolist(), repeat=m)]
+            )
             for t in (p, q)
         ]
 
@@ -1549,7 +1663,7 @@ def packed_value(rng):
     )
 
 
-# --- scores of samples -------------------------------------------------------------------------
+# --- scores of samples ----------------------------------------------------------------
 
 
 @equation(
@@ -1565,9 +1679,13 @@ def parzen(rng):
     h = (0.3 + 0.5 * torch.rand((), generator=rng)).item()
 
     def score(samples, x):  # of each example by itself
-        return torch.tensor([parzen_log_likelihood(samples, one[None], h).mean for one in x])
+        return torch.tensor(
+            [parzen_log_likelihood(samples, one[None], h).mean for one in x]
+        )
 
-    yield side(score(samples, x), wrong={"of every other sample": score(samples[::2], x)})
+    yield side(
+        score(samples, x), wrong={"of every other sample": score(samples[::2], x)}
+    )
 
     def windows(h):
         return Independent(Normal(samples, h), 1)
@@ -1581,7 +1699,8 @@ def parzen(rng):
             "mean of the logarithms": each.mean(1),
             "no logarithm": each.exp().mean(1),
             "nearest sample alone": each.amax(1) - math.log(M),
-            "h for its square": windows(h**0.5).log_prob(x[:, None]).logsumexp(1) - math.log(M),
+            "h for its square": windows(h**0.5).log_prob(x[:, None]).logsumexp(1)
+            - math.log(M),
             "normalised as on a line": mixture.log_prob(x)
             + (D - 1) * math.log(h * math.sqrt(2 * math.pi)),
             "one normal for all samples": Independent(
@@ -1595,16 +1714,17 @@ def parzen(rng):
     "frechet",
     r"""
     d^2 = \lVert \mu_1 - \mu_2 \rVert^2
-      + \operatorname{tr} \bigl( \Sigma_1 + \Sigma_2 - 2\, (\Sigma_1 \Sigma_2)^{1/2} \bigr)
+      + \operatorname{tr} \bigl( \Sigma_1 + \Sigma_2
+          - 2\, (\Sigma_1 \Sigma_2)^{1/2} \bigr)
     """,
 )
 def frechet(rng):
     N, M, D = 12, 9, 3
 
     def features(n):
-        return torch.randn(n, D, generator=rng) @ torch.randn(D, D, generator=rng) + torch.randn(
-            D, generator=rng
-        )
+        return torch.randn(n, D, generator=rng) @ torch.randn(
+            D, D, generator=rng
+        ) + torch.randn(D, generator=rng)
 
     a, b = features(N), features(M)
     d2 = frechet_distance(a, b).squared
@@ -1627,11 +1747,18 @@ def frechet(rng):
             "two forgotten": mean + traces - mixed,
             "sign of the root": mean + traces + 2 * mixed,
             "root forgotten": mean + traces - 2 * (S @ T).trace(),
-            "root of each entry": mean + traces - 2 * (S @ T).diagonal().abs().sqrt().sum(),
+            "root of each entry": mean
+            + traces
+            - 2 * (S @ T).diagonal().abs().sqrt().sum(),
             "root of each covariance": mean + traces - 2 * (root(S) @ root(T)).trace(),
             "root of the trace": mean + traces - 2 * (S @ T).trace().sqrt(),
-            "diagonals alone": mean + traces - 2 * (S.diagonal() * T.diagonal()).sqrt().sum(),
-            "divided by N": mean + S_1.trace() + T_1.trace() - 2 * root(S_1 @ T_1).trace(),
+            "diagonals alone": mean
+            + traces
+            - 2 * (S.diagonal() * T.diagonal()).sqrt().sum(),
+            "divided by N": mean
+            + S_1.trace()
+            + T_1.trace()
+            - 2 * root(S_1 @ T_1).trace(),
         },
     )
 
@@ -1645,7 +1772,10 @@ def frechet(rng):
 )
 def precision(rng):
     N, M, K = 40, 50, (1, 2, 3)
-    real, fake = torch.randn(N, 2, generator=rng), 0.5 + 1.4 * torch.randn(M, 2, generator=rng)
+    real, fake = (
+        torch.randn(N, 2, generator=rng),
+        0.5 + 1.4 * torch.randn(M, 2, generator=rng),
+    )
     scores = [precision_recall(real, fake, k) for k in K]
     yield side(
         torch.tensor([score.precision for score in scores]),
@@ -1656,12 +1786,16 @@ def precision(rng):
         """How far each point is from its k-th nearest other one."""
         others = [torch.cat([points[:n], points[n + 1 :]]) for n in range(len(points))]
         pairs = zip(points, others, strict=True)
-        return torch.stack([(x - rest).norm(dim=1).sort().values[k - 1] for x, rest in pairs])
+        return torch.stack(
+            [(x - rest).norm(dim=1).sort().values[k - 1] for x, rest in pairs]
+        )
 
     def share(examples, centres, r, choose=torch.amin):
         """The share of the examples inside, for each k."""
         distances = (examples[:, None] - centres).norm(dim=2)
-        return torch.stack([(choose(distances - r(k), 1) <= 0).double().mean() for k in K])
+        return torch.stack(
+            [(choose(distances - r(k), 1) <= 0).double().mean() for k in K]
+        )
 
     right = share(fake, real, lambda k: radii(real, k))
     yield side(

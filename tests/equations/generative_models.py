@@ -38,7 +38,7 @@ from tests.equations import equation, side
 
 CHAPTER = "generative-models"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
 
 def random_table(rng, *shape):
@@ -58,7 +58,11 @@ def lowest(objective, *start):
     """Where the objective is lowest, downhill from the start, by L-BFGS."""
     x = [tensor.clone().requires_grad_() for tensor in start]
     optimizer = torch.optim.LBFGS(
-        x, max_iter=300, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
+        x,
+        max_iter=300,
+        tolerance_grad=1e-10,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
     )
 
     def closure():
@@ -95,7 +99,7 @@ def random_humps(rng):
     return MixtureSameFamily(Categorical(0.2 + torch.rand(2, generator=rng)), humps)
 
 
-# --- what a distribution costs -----------------------------------------------------------------
+# --- what a distribution costs --------------------------------------------------------
 
 
 @equation("bernoulli", r"p(x) = \theta^x (1 - \theta)^{1 - x}")
@@ -120,7 +124,9 @@ def bernoulli(rng):
 def parameters_table(rng):
     D = torch.randperm(12, generator=rng)[:4] + 1
     pictures = [len([*itertools.product("01", repeat=pixels)]) for pixels in D.tolist()]
-    yield side(torch.tensor(pictures) - 1)  # the last probability follows from the others
+    yield side(
+        torch.tensor(pictures) - 1
+    )  # the last probability follows from the others
     yield side(
         2**D - 1,
         wrong={
@@ -159,12 +165,15 @@ def markov_chain(rng):
     model = random_probs(MarkovChain(D), rng)
     first = torch.cat([1 - model.first, model.first])
     ones = torch.stack([model.after_zero, model.after_one], 1)
-    given = torch.stack([1 - ones, ones], -1)  # given[i - 1][before, now], counting from 0
+    given = torch.stack(
+        [1 - ones, ones], -1
+    )  # given[i - 1][before, now], counting from 0
 
     def chained(first, given):
         return torch.stack(
             [
-                first[x[0]] * math.prod(given[i - 1][x[i - 1], x[i]] for i in range(1, D))
+                first[x[0]]
+                * math.prod(given[i - 1][x[i - 1], x[i]] for i in range(1, D))
                 for x in all_binary(D).long()
             ]
         )
@@ -176,7 +185,9 @@ def markov_chain(rng):
             "after a zero and after a one exchanged": chained(first, given.flip(1)),
             "condition turned round": chained(first, given.mT),
             "first factor lost": chained(torch.ones(2), given),
-            "pixel before forgotten": chained(first, given.mean(1, keepdim=True).expand(-1, 2, -1)),
+            "pixel before forgotten": chained(
+                first, given.mean(1, keepdim=True).expand(-1, 2, -1)
+            ),
         },
     )
 
@@ -185,7 +196,9 @@ def markov_chain(rng):
 def parameters_markov(rng):
     D = torch.randperm(50, generator=rng)[:4] + 1
     chains = [MarkovChain(pixels) for pixels in D.tolist()]
-    yield side(torch.tensor([sum(p.numel() for p in chain.parameters()) for chain in chains]))
+    yield side(
+        torch.tensor([sum(p.numel() for p in chain.parameters()) for chain in chains])
+    )
     yield side(
         2 * D - 1,
         wrong={
@@ -196,7 +209,7 @@ def parameters_markov(rng):
     )
 
 
-# --- maximum likelihood ------------------------------------------------------------------------
+# --- maximum likelihood ---------------------------------------------------------------
 
 
 @equation(
@@ -206,7 +219,8 @@ def parameters_markov(rng):
     \frac{\partial}{\partial \theta} \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
       &= \frac{\partial}{\partial \theta} \sum_{n=1}^{N} \Bigl( x^{(n)} \ln \theta
          + \bigl(1 - x^{(n)}\bigr) \ln (1 - \theta) \Bigr) \\
-      &= \frac{\partial}{\partial \theta} \bigl( N_1 \ln \theta + N_0 \ln (1 - \theta) \bigr) \\
+      &= \frac{\partial}{\partial \theta} \bigl( N_1 \ln \theta + N_0 \ln (1
+          - \theta) \bigr) \\
       &= \frac{N_1}{\theta} - \frac{N_0}{1 - \theta} \\
       &= \frac{N_1 - N \theta}{\theta (1 - \theta)}
     \end{aligned}
@@ -230,7 +244,11 @@ def bernoulli_gradient(rng):
     yield side((written_out(theta + h) - written_out(theta - h)) / (2 * h), error=1e-6)
     yield side(
         slope(lambda t: N_1 * t.log() + N_0 * (1 - t).log()),
-        wrong={"zeros and ones exchanged": slope(lambda t: N_0 * t.log() + N_1 * (1 - t).log())},
+        wrong={
+            "zeros and ones exchanged": slope(
+                lambda t: N_0 * t.log() + N_1 * (1 - t).log()
+            )
+        },
     )
     yield side(
         N_1 / theta - N_0 / (1 - theta),
@@ -269,11 +287,14 @@ def bernoulli_mle(rng):
     )
     yield side(
         IndependentBernoulli(D).fit(x, smoothing=0).probs,
-        wrong={"sum instead of mean": x.sum(0), "smoothing left on": x.sum(0).add(1) / (N + 2)},
+        wrong={
+            "sum instead of mean": x.sum(0),
+            "smoothing left on": x.sum(0).add(1) / (N + 2),
+        },
     )
 
 
-# --- scores ------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------
 
 
 @equation("nll", r"\mathrm{NLL} = -\frac{1}{N} \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)")
@@ -295,7 +316,9 @@ def mean_nll(rng):
     )
 
 
-@equation("bits-per-dimension", r"\text{bits per dimension} = \frac{\mathrm{NLL}}{D \ln 2}")
+@equation(
+    "bits-per-dimension", r"\text{bits per dimension} = \frac{\mathrm{NLL}}{D \ln 2}"
+)
 def bits(rng):
     D, N = 5, 9
     model = random_probs(MarkovChain(D), rng)
@@ -311,12 +334,14 @@ def bits(rng):
     )
 
 
-# --- surprise ----------------------------------------------------------------------------------
+# --- surprise -------------------------------------------------------------------------
 
 
 @equation("entropy", r"H(p) = -\sum_x p(x) \ln p(x)")
 def mean_surprise(rng):
-    p = torch.cat([random_table(rng, 5), torch.zeros(1)])  # the last outcome never happens
+    p = torch.cat(
+        [random_table(rng, 5), torch.zeros(1)]
+    )  # the last outcome never happens
     yield side(entropy(p))
     H = -sum(a * math.log(a) for a in p.tolist() if a > 0)
     yield side(
@@ -395,7 +420,9 @@ def divergence(rng):
     """,
 )
 def gibbs_inequality(rng):
-    p = torch.cat([random_table(rng, 5), torch.zeros(2)])  # q may give what p never does
+    p = torch.cat(
+        [random_table(rng, 5), torch.zeros(2)]
+    )  # q may give what p never does
     q = random_table(rng, 7)
     yield side(-kl(p, q))
     possible = p > 0
@@ -406,7 +433,10 @@ def gibbs_inequality(rng):
     )
     yield side(
         (p[possible] * (u - 1)).sum(),
-        wrong={"one not subtracted": (p[possible] * u).sum(), "not weighted": (u - 1).sum()},
+        wrong={
+            "one not subtracted": (p[possible] * u).sum(),
+            "not weighted": (u - 1).sum(),
+        },
     )
     yield side(
         sum(b for a, b in zip(p.tolist(), q.tolist(), strict=True) if a > 0) - 1,
@@ -431,7 +461,7 @@ def kl_asymmetry(rng):
     )
 
 
-# --- what the score is made of -----------------------------------------------------------------
+# --- what the score is made of --------------------------------------------------------
 
 
 @equation(
@@ -457,7 +487,11 @@ def entropy_floor(rng):
     yield side(
         score.mean,
         se=score.standard_error,
-        wrong={"images drawn from the model": nll(model, model.sample((N,)), batch_size=N).mean},
+        wrong={
+            "images drawn from the model": nll(
+                model, model.sample((N,)), batch_size=N
+            ).mean
+        },
     )
     p = model.log_prob(x).exp()
     yield side(
@@ -488,7 +522,9 @@ def entropy_floor(rng):
 )
 def maximum_likelihood(rng):
     D = 3
-    counts = torch.randint(1, 20, (2**D,), generator=rng)  # how often each picture occurs
+    counts = torch.randint(
+        1, 20, (2**D,), generator=rng
+    )  # how often each picture occurs
     data = counts / counts.sum()
 
     def nearest(divergence):
@@ -512,7 +548,7 @@ def maximum_likelihood(rng):
     )
 
 
-# --- two directions ----------------------------------------------------------------------------
+# --- two directions -------------------------------------------------------------------
 
 LINE = torch.linspace(-18, 18, 3601, dtype=torch.float64)
 
@@ -540,7 +576,10 @@ def forward_gradient(rng):
     yield side(forward[0], wrong={"the reverse direction": reverse[0]})
     yield side(
         -first / sigma**2,
-        wrong={"sign": first / sigma**2, "standard deviation for variance": -first / sigma},
+        wrong={
+            "sign": first / sigma**2,
+            "standard deviation for variance": -first / sigma,
+        },
     )
     yield side(forward[1], wrong={"the reverse direction": reverse[1]})
     yield side(
@@ -598,7 +637,7 @@ def moment_matching(rng):
     )
 
 
-# --- other ways to be far apart ----------------------------------------------------------------
+# --- other ways to be far apart -------------------------------------------------------
 
 
 @equation(
@@ -643,7 +682,9 @@ def jensen_shannon_range(rng):
     # The same distribution twice; two that overlap; two that do not.
     pairs = [(left, left), (torch.cat([p, q]) / 2, left), (left, right)]
     m = [(a + b) / 2 for a, b in pairs]
-    divergences = [kl(a, c) / 2 + kl(b, c) / 2 for (a, b), c in zip(pairs, m, strict=True)]
+    divergences = [
+        kl(a, c) / 2 + kl(b, c) / 2 for (a, b), c in zip(pairs, m, strict=True)
+    ]
     yield side(0, wrong={"a bound that equal tables fall below": 0.01})
     yield side(
         torch.stack(divergences),
@@ -652,7 +693,9 @@ def jensen_shannon_range(rng):
             "sign": -torch.stack([jensen_shannon(*pair) for pair in pairs]),
         },
     )
-    yield side(math.log(2), wrong={"a bound that disjoint tables exceed": math.log(2) - 0.01})
+    yield side(
+        math.log(2), wrong={"a bound that disjoint tables exceed": math.log(2) - 0.01}
+    )
 
 
 @equation(
@@ -685,7 +728,10 @@ def total_variation_distance(rng):
 def cheapest_plan(p, q, cost):
     """min of sum_xy gamma(x, y) cost(x, y) over all plans from p to q, by linear programming."""
     n = len(p)
-    x, y = torch.arange(n).repeat_interleave(n), torch.arange(n).repeat(n)  # of each gamma(x, y)
+    x, y = (
+        torch.arange(n).repeat_interleave(n),
+        torch.arange(n).repeat(n),
+    )  # of each gamma(x, y)
     sums = torch.stack([x == i for i in range(n)] + [y == i for i in range(n)]).double()
     costs, ends = cost.flatten().numpy(), torch.cat([p, q]).numpy()
     return linprog(costs, A_eq=sums.numpy(), b_eq=ends).fun
@@ -694,7 +740,8 @@ def cheapest_plan(p, q, cost):
 @equation(
     "wasserstein",
     r"""
-    W_1(p, q) = \min_{\gamma} \sum_{x, y} \gamma(x, y)\, |x - y| = \int |F(t) - G(t)| \, dt
+    W_1(p, q) = \min_{\gamma} \sum_{x, y} \gamma(x, y)\, |x - y| = \int |F(t)
+        - G(t)| \, dt
     """,
 )
 def wasserstein(rng):
@@ -711,7 +758,8 @@ def wasserstein(rng):
             "carried at random, not at the least cost": p @ distance @ q,
         },
     )
-    # F and G are steps at whole numbers, so that one t between any two of them gives the integral.
+    # F and G are steps at whole numbers, so that one t between any two of them gives
+    # the integral.
     below = (places <= torch.arange(19)[:, None] + 0.5).double()
     F, G = below @ p, below @ q
     yield side(
@@ -745,12 +793,14 @@ def monte_carlo(rng):
             "drawn from q": -kl_estimate(q, p, S).mean,
             "sum for mean": S * estimate.mean,
             "logarithm of the mean": (p.log_prob(x) - q.log_prob(x)).exp().mean().log(),
-            "p(x) once more, as a weight": (p.probs * (p.probs / q.probs).log())[x].mean(),
+            "p(x) once more, as a weight": (p.probs * (p.probs / q.probs).log())[
+                x
+            ].mean(),
         },
     )
 
 
-# --- the mixture -------------------------------------------------------------------------------
+# --- the mixture ----------------------------------------------------------------------
 
 
 @equation(
@@ -768,9 +818,13 @@ def bernoulli_mixture(rng):
         sum(pi[k] * each[k] for k in range(K)),
         wrong={
             "weights forgotten": sum(each) / K,
-            "sum and product exchanged": sum(pi[k] * coins(x, theta[k]) for k in range(K)).prod(-1),
+            "sum and product exchanged": sum(
+                pi[k] * coins(x, theta[k]) for k in range(K)
+            ).prod(-1),
             "product over the kinds": math.prod(each[k] ** pi[k] for k in range(K)),
-            "white pixels forgotten": sum(pi[k] * (theta[k] ** x).prod(-1) for k in range(K)),
+            "white pixels forgotten": sum(
+                pi[k] * (theta[k] ** x).prod(-1) for k in range(K)
+            ),
         },
     )
 
@@ -818,7 +872,8 @@ def responsibilities(rng):
     \ln p(x)
       &= \sum_k q(k) \ln p(x) \\
       &= \sum_k q(k) \ln \frac{p(x, k)}{p(k \mid x)} \\
-      &= \sum_k q(k) \ln \frac{p(x, k)}{q(k)} + \sum_k q(k) \ln \frac{q(k)}{p(k \mid x)} \\
+      &= \sum_k q(k) \ln \frac{p(x, k)}{q(k)} + \sum_k q(k)
+          \ln \frac{q(k)}{p(k \mid x)} \\
       &= \sum_k q(k) \ln \frac{p(x, k)}{q(k)}
          + D_{\mathrm{KL}}\bigl(q(k) \,\|\, p(k \mid x)\bigr) \\
       &\ge \sum_k q(k) \ln \frac{p(x, k)}{q(k)}
@@ -831,7 +886,9 @@ def em_bound(rng):
     x = all_binary(D)
     q = random_table(rng, len(x), K)
     q[0] = model.responsibilities(x[0])  # here the bound touches
-    joint = torch.stack([model.weights[k] * coins(x, model.probs[k]).prod(-1) for k in range(K)], 1)
+    joint = torch.stack(
+        [model.weights[k] * coins(x, model.probs[k]).prod(-1) for k in range(K)], 1
+    )
     evidence = joint.sum(1, keepdim=True)
     posterior = joint / evidence
 
@@ -855,7 +912,8 @@ def em_bound(rng):
         bound + mean((q / posterior).log()),
         wrong={
             "fraction turned round": bound + mean((posterior / q).log()),
-            "mean under the posterior": bound + mean((q / posterior).log(), q=posterior),
+            "mean under the posterior": bound
+            + mean((q / posterior).log(), q=posterior),
         },
     )
     yield side(
@@ -869,7 +927,9 @@ def em_bound(rng):
     yield side(
         mean(joint.log()) + entropy(q),
         wrong={
-            "logarithm of the mean": mean(joint / q).log(),  # ln p(x) itself: never below it
+            "logarithm of the mean": mean(
+                joint / q
+            ).log(),  # ln p(x) itself: never below it
             "gap on the wrong side": bound + 2 * kl(q, posterior),
         },
     )
@@ -975,7 +1035,7 @@ def m_step(rng):
     )
 
 
-# --- four uses ---------------------------------------------------------------------------------
+# --- four uses ------------------------------------------------------------------------
 
 
 @equation(
@@ -991,10 +1051,16 @@ def area_under_roc(rng):
     anomalous = torch.randint(2, 10, (30,), generator=rng).double()
     above = (anomalous[:, None] > normal).double().mean()
     tied = (anomalous[:, None] == normal).double().mean()
-    yield side(auc(normal, anomalous).mean, wrong={"roles": auc(anomalous, normal).mean})
+    yield side(
+        auc(normal, anomalous).mean, wrong={"roles": auc(anomalous, normal).mean}
+    )
     yield side(
         above + tied / 2,
-        wrong={"ties forgotten": above, "ties in full": above + tied, "below": 1 - above - tied},
+        wrong={
+            "ties forgotten": above,
+            "ties in full": above + tied,
+            "below": 1 - above - tied,
+        },
     )
     alarms, hits = roc(normal, anomalous)  # a and h(a)
     yield side(
@@ -1016,15 +1082,21 @@ def area_under_roc(rng):
 )
 def bayes_classifier(rng):
     D, n = 3, 100_000
-    densities = [random_probs(IndependentBernoulli(D), rng), random_probs(MarkovChain(D), rng)]
+    densities = [
+        random_probs(IndependentBernoulli(D), rng),
+        random_probs(MarkovChain(D), rng),
+    ]
     prior = random_table(rng, 2)
     model = GenerativeClassifier(densities, prior)
     x = all_binary(D)
     exact = model.posterior(x)
     yield side(exact)
-    # Draw labels and pictures: among the draws that gave this x, the share of each label.
+    # Draw labels and pictures: among the draws that gave this x, the share of each
+    # label.
     y = torch.multinomial(prior, n, replacement=True, generator=rng)
-    drawn = torch.stack([density.sample((n,)) for density in densities])[y, torch.arange(n)]
+    drawn = torch.stack([density.sample((n,)) for density in densities])[
+        y, torch.arange(n)
+    ]
     joint = tally(drawn, y) / n
     of_x = joint.sum(1, keepdim=True)
     yield side(
@@ -1039,7 +1111,9 @@ def bayes_classifier(rng):
         likelihood * prior / evidence[:, None],
         wrong={
             "prior forgotten": likelihood / likelihood.sum(1, keepdim=True),
-            "prior forgotten below": likelihood * prior / likelihood.sum(1, keepdim=True),
+            "prior forgotten below": likelihood
+            * prior
+            / likelihood.sum(1, keepdim=True),
             "condition turned round": likelihood,
         },
     )
@@ -1073,7 +1147,10 @@ def summing_out(rng):
 
     yield side(
         summed(U),
-        wrong={"the seen pixels summed": summed(K), "mean for sum": summed(U) / 2 ** len(U)},
+        wrong={
+            "the seen pixels summed": summed(K),
+            "mean for sum": summed(U) / 2 ** len(U),
+        },
     )
     yield side(
         seen * math.prod(theta[i] + (1 - theta[i]) for i in U),
@@ -1086,7 +1163,9 @@ def summing_out(rng):
         model.log_prob(x, known).exp(),
         wrong={
             "hidden pixels taken for white": model.log_prob(x * known).exp(),
-            "hidden pixels filled with the mean": model.log_prob(x.where(known, theta)).exp(),
+            "hidden pixels filled with the mean": model.log_prob(
+                x.where(known, theta)
+            ).exp(),
             "the mask turned round": model.log_prob(x, ~known).exp(),
         },
     )
@@ -1105,19 +1184,24 @@ def hidden_pixel(rng):
     known = torch.randperm(D, generator=rng) < 3
     x, U = all_binary(D), ~known
     p = model.log_prob(x).exp()
-    agree = (x[:, None, known] == x[None, :, known]).all(-1).double()  # of any two settings
+    agree = (
+        (x[:, None, known] == x[None, :, known]).all(-1).double()
+    )  # of any two settings
     black = torch.stack([agree @ (p * x[:, i]) for i in U.nonzero()[:, 0]], 1)
     yield side(black / (agree @ p)[:, None], wrong={"not divided by p(x_K)": black})
     yield side(
         model.responsibilities(x, known) @ model.probs[:, U],
         wrong={
-            "prior in place of responsibilities": (model.weights @ model.probs)[U].expand_as(black),
-            "responsibilities of the whole picture": model.responsibilities(x) @ model.probs[:, U],
+            "prior in place of responsibilities": (model.weights @ model.probs)[
+                U
+            ].expand_as(black),
+            "responsibilities of the whole picture": model.responsibilities(x)
+            @ model.probs[:, U],
         },
     )
 
 
-# --- what a likelihood means -------------------------------------------------------------------
+# --- what a likelihood means ----------------------------------------------------------
 
 
 @equation(
@@ -1141,11 +1225,14 @@ def coin_floor(rng):
     given = torch.stack([coins(x, one).prod(-1) for one in g])  # (M, 16)
     p_data = sum(share[m] * given[m] for m in range(M))
     yield side(entropy(p_data), wrong={"for each pixel": entropy(p_data) / D})
-    yield side(-((share @ given) * p_data.log()).sum(), wrong={"no mean": -p_data.log().sum()})
+    yield side(
+        -((share @ given) * p_data.log()).sum(), wrong={"no mean": -p_data.log().sum()}
+    )
     each = torch.stack([cross_entropy(one, p_data) for one in given])
     turned = torch.stack([cross_entropy(p_data, one) for one in given])
     yield side(
-        share @ each, wrong={"the other way round": share @ turned, "all images alike": each.mean()}
+        share @ each,
+        wrong={"the other way round": share @ turned, "all images alike": each.mean()},
     )
     mean = share @ g
     wrong = {"entropy of the mean grey": Bernoulli(mean).entropy().sum()}

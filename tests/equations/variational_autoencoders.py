@@ -32,9 +32,11 @@ from tests.equations import equation, side
 
 CHAPTER = "variational-autoencoders"
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- what the checks are made of ------------------------------------------------------
 
-LINE = torch.linspace(-15, 15, 6001, dtype=torch.float64)  # all z that matter, for integrals
+LINE = torch.linspace(
+    -15, 15, 6001, dtype=torch.float64
+)  # all z that matter, for integrals
 
 
 def random_weights(module, rng, scale=1.0):
@@ -48,7 +50,11 @@ def lowest(objective, *start):
     """Where the objective is lowest, downhill from the start, by L-BFGS."""
     x = [tensor.clone().requires_grad_() for tensor in start]
     optimizer = torch.optim.LBFGS(
-        x, max_iter=2000, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
+        x,
+        max_iter=2000,
+        tolerance_grad=1e-9,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
     )
 
     def closure():
@@ -103,7 +109,9 @@ def linear_reconstruction(model, exact, x, q):
     return model.decoder(q.mean).log_prob(x) - spread / (2 * exact.variance)
 
 
-same_draws_follow = partial(torch.random.fork_rng, devices=[])  # what is drawn in it is drawn again
+same_draws_follow = partial(
+    torch.random.fork_rng, devices=[]
+)  # what is drawn in it is drawn again
 
 
 class Densities:
@@ -168,7 +176,7 @@ def random_covariance(rng, D):
     return A @ A.T / D + 0.3 * torch.eye(D)
 
 
-# --- squeezing a picture through a few numbers -------------------------------------------------
+# --- squeezing a picture through a few numbers ----------------------------------------
 
 
 @equation(
@@ -182,7 +190,9 @@ def autoencoder_loss(rng):
     N, D, H = 6, 5, 2
     e, d = random_weights(mlp(D, 4, H), rng), random_weights(mlp(H, 4, D), rng)
     x = torch.randn(N, D, generator=rng)
-    yield side(nn.functional.mse_loss(d(e(x)), x) * D)  # torch takes the mean over pixels, too
+    yield side(
+        nn.functional.mse_loss(d(e(x)), x) * D
+    )  # torch takes the mean over pixels, too
     errors = [x[n] - d(e(x[n])) for n in range(N)]
     yield side(
         sum(error @ error for error in errors) / N,
@@ -226,7 +236,7 @@ def pca_error(rng):
     )
 
 
-# --- a hidden cause ----------------------------------------------------------------------------
+# --- a hidden cause -------------------------------------------------------------------
 
 
 @equation(
@@ -276,7 +286,9 @@ def prior_sampling(rng):
             "drawn from the encoder": model.decoder(guessed).log_prob(x).exp().mean(0),
             "mean of the logarithms": p.log().mean(0).exp(),
             "mean of the causes": model.decoder(z.mean(0)).log_prob(x).exp(),
-            "density of the prior once more": (p * model.prior().log_prob(z).exp()).mean(0),
+            "density of the prior once more": (
+                p * model.prior().log_prob(z).exp()
+            ).mean(0),
         },
     )
 
@@ -296,7 +308,8 @@ def posterior(rng):
         wrong={
             "not divided": at.joint.exp(),
             "prior forgotten": at.decoder.exp() / evidence,
-            "prior forgotten below": at.joint.exp() / integral(everywhere.decoder.exp()),
+            "prior forgotten below": at.joint.exp()
+            / integral(everywhere.decoder.exp()),
             "divided by the prior": at.decoder.exp() / at.prior.exp(),
             "the encoder": at.q.exp(),
         },
@@ -312,7 +325,9 @@ def posterior(rng):
 )
 def gaussian_encoder(rng):
     D, H = 4, 3
-    encoder = random_weights(ConditionalGaussian(mlp(D, 5), inputs=5, features=H), rng, 0.5)
+    encoder = random_weights(
+        ConditionalGaussian(mlp(D, 5), inputs=5, features=H), rng, 0.5
+    )
     x, z = torch.randn(2, D, generator=rng), torch.randn(2, H, generator=rng)
     yield side(encoder(x).log_prob(z).exp())
     h = encoder.body(x)
@@ -334,7 +349,7 @@ def gaussian_encoder(rng):
     )
 
 
-# --- the evidence lower bound ------------------------------------------------------------------
+# --- the evidence lower bound ---------------------------------------------------------
 
 
 @equation(
@@ -382,8 +397,13 @@ def elbo_jensen(rng):
         mean.log(),
         se=se / mean,
         wrong={
-            "drawn from the posterior": (by_posterior.joint - by_posterior.q).exp().mean(0).log(),
-            "reconstruction alone": Densities(model, x, model.encoder(x).sample((n,))[..., 0])
+            "drawn from the posterior": (by_posterior.joint - by_posterior.q)
+            .exp()
+            .mean(0)
+            .log(),
+            "reconstruction alone": Densities(
+                model, x, model.encoder(x).sample((n,))[..., 0]
+            )
             .decoder.exp()
             .mean(0)
             .log(),
@@ -397,12 +417,16 @@ def elbo_jensen(rng):
     yield side(
         mean(by_encoder.joint - by_encoder.q),
         wrong={
-            "no logarithm is moved": mean((by_encoder.joint - by_encoder.q).exp()).log(),
+            "no logarithm is moved": mean(
+                (by_encoder.joint - by_encoder.q).exp()
+            ).log(),
             "reconstruction alone": mean(by_encoder.decoder),
             "divergence with the wrong sign": mean(
                 by_encoder.decoder - by_encoder.prior + by_encoder.q
             ),
-            "average under the posterior": mean_by_posterior(by_posterior.joint - by_posterior.q),
+            "average under the posterior": mean_by_posterior(
+                by_posterior.joint - by_posterior.q
+            ),
         },
     )
 
@@ -453,7 +477,11 @@ def elbo_decomposition(rng):
     prior = Normal(torch.zeros(()), torch.ones(()))
     log_p = exact.marginal().log_prob(x)
     yield side(
-        log_p, wrong={"of all examples together": log_p.sum(), "not its logarithm": log_p.exp()}
+        log_p,
+        wrong={
+            "of all examples together": log_p.sum(),
+            "not its logarithm": log_p.exp(),
+        },
     )
 
     at = Densities(model, x, LINE)
@@ -465,7 +493,8 @@ def elbo_decomposition(rng):
             "p(x | z) for p(x)": integral(at.q.exp() * at.decoder),
         },
     )
-    # Everywhere below, `at` holds logarithms of densities, and so a fraction is a difference.
+    # Everywhere below, `at` holds logarithms of densities, and so a fraction is a
+    # difference.
     bayes = at.joint - log_evidence
     yield side(
         integral(at.q.exp() * (at.joint - truth.log_prob(LINE[:, None]))),
@@ -500,7 +529,8 @@ def elbo_decomposition(rng):
             "second fraction turned round": bound - gap,
             "joint q(x, z) for q(z | x) in the second": bound + gap + log_p,
             "q forgotten in the second": bound - truth.log_prob(draws).mean(0),
-            "prior for posterior": bound + (q.log_prob(draws) - prior.log_prob(draws)).mean(0),
+            "prior for posterior": bound
+            + (q.log_prob(draws) - prior.log_prob(draws)).mean(0),
             "p(x | z) for p(z | x)": bound
             + (q.log_prob(draws) - Densities(model, x, draws).decoder).mean(0),
             "second mean under the posterior": bound
@@ -518,7 +548,10 @@ def elbo_decomposition(rng):
             "sign": bound - gap,
             "divergence from the prior": bound + price,
             "price with the wrong sign": bound + 2 * price + gap,
-            "price in the wrong direction": bound + price - kl_divergence(prior, q) + gap,
+            "price in the wrong direction": bound
+            + price
+            - kl_divergence(prior, q)
+            + gap,
             "mean code, not a drawn one": of_mean_code - price + gap,
             "gap forgotten": bound,
         },
@@ -534,7 +567,8 @@ def elbo_decomposition(rng):
       &= \mathbb{E}_{q_\phi(z \mid x)} \biggl[
          \ln \frac{p_\theta(x \mid z)\, p(z)}{q_\phi(z \mid x)} \biggr] \\
       &= \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
-       - \mathbb{E}_{q_\phi(z \mid x)} \biggl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \biggr] \\
+       - \mathbb{E}_{q_\phi(z \mid x)} \biggl[
+           \ln \frac{q_\phi(z \mid x)}{p(z)} \biggr] \\
       &= \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
        - D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr)
     \end{aligned}
@@ -546,7 +580,9 @@ def elbo_terms(rng):
     q, prior = model.encoder(x), model.prior()
     mean, se = of_draws(model.log_w(x, n))
     yield side(
-        mean, se=se, wrong={"mean before the logarithm": model.log_w(x, n).exp().mean(0).log()}
+        mean,
+        se=se,
+        wrong={"mean before the logarithm": model.log_w(x, n).exp().mean(0).log()},
     )
 
     z, over_z = own_line(one_axis(q))
@@ -559,7 +595,10 @@ def elbo_terms(rng):
         under_q(at.decoder + at.prior - at.q),
         wrong={
             "p(z | x) for p(x | z)": under_q(
-                at.joint - integral(Densities(model, x, LINE).joint.exp()).log() + at.prior - at.q
+                at.joint
+                - integral(Densities(model, x, LINE).joint.exp()).log()
+                + at.prior
+                - at.q
             ),
             "q above, prior below": under_q(at.decoder - at.prior + at.q),
             "prior forgotten": under_q(at.decoder - at.q),
@@ -580,7 +619,8 @@ def elbo_terms(rng):
             "logarithm of the mean": under_q(ln_p_x.exp()).log() - under_q(ratio),
             "sign of the second": under_q(ln_p_x) + under_q(ratio),
             "first mean under the prior": by_prior - under_q(ratio),
-            "log-variance for log-sigma": under_q(ln_p_x) - under_q(ratio - sigma.log()),
+            "log-variance for log-sigma": under_q(ln_p_x)
+            - under_q(ratio - sigma.log()),
         },
     )
     each = x.expand(n, *x.shape)
@@ -602,21 +642,28 @@ def elbo_terms(rng):
     )
 
 
-# --- the divergence of normal distributions ----------------------------------------------------
+# --- the divergence of normal distributions -------------------------------------------
 
 
 def square_points(normal):
     """Points ``(2 D, D)`` with a normal's mean and covariance, two on each axis: for squares."""
-    steps = math.sqrt(len(normal.mean)) * torch.linalg.cholesky(normal.covariance_matrix).T
+    steps = (
+        math.sqrt(len(normal.mean)) * torch.linalg.cholesky(normal.covariance_matrix).T
+    )
     return torch.cat([normal.mean + steps, normal.mean - steps])
 
 
 def tabulated_kl(p, q):
     """The integral of p ln p/q on a fine grid, one by one."""
     points = torch.linspace(-14, 14, 10_001)
-    pairs = zip(*(parameter for d in (p, q) for parameter in (d.loc, d.scale)), strict=True)
+    pairs = zip(
+        *(parameter for d in (p, q) for parameter in (d.loc, d.scale)), strict=True
+    )
     return torch.stack(
-        [kl(tabulate(Normal(a, s), points), tabulate(Normal(b, t), points)) for a, s, b, t in pairs]
+        [
+            kl(tabulate(Normal(a, s), points), tabulate(Normal(b, t), points))
+            for a, s, b, t in pairs
+        ]
     )
 
 
@@ -625,8 +672,10 @@ def tabulated_kl(p, q):
     r"""
     \begin{aligned}
     D_{\mathrm{KL}}\bigl( \mathcal{N}(\mu, \sigma^2) \,\|\, \mathcal{N}(0, 1) \bigr)
-      &= \mathbb{E}\bigl[ \ln \mathcal{N}(z; \mu, \sigma^2) - \ln \mathcal{N}(z; 0, 1) \bigr] \\
-      &= \mathbb{E}\biggl[ -\ln \sigma - \frac{(z - \mu)^2}{2 \sigma^2} + \frac{z^2}{2} \biggr] \\
+      &= \mathbb{E}\bigl[ \ln \mathcal{N}(z; \mu, \sigma^2)
+          - \ln \mathcal{N}(z; 0, 1) \bigr] \\
+      &= \mathbb{E}\biggl[ -\ln \sigma - \frac{(z - \mu)^2}{2 \sigma^2}
+          + \frac{z^2}{2} \biggr] \\
       &= -\ln \sigma - \frac{\sigma^2}{2 \sigma^2} + \frac{\mu^2 + \sigma^2}{2} \\
       &= \tfrac12 \bigl( \mu^2 + \sigma^2 - 1 \bigr) - \ln \sigma
     \end{aligned}
@@ -659,7 +708,8 @@ def kl_standard_normal(rng):
         wrong={
             "sign of the first square": average(-sigma.log() + own + theirs),
             "sign of the second square": average(-sigma.log() - own - theirs),
-            "ln 2 pi left over": average(-sigma.log() - own + theirs) - math.log(2 * math.pi) / 2,
+            "ln 2 pi left over": average(-sigma.log() - own + theirs)
+            - math.log(2 * math.pi) / 2,
             "sigma for its square": average(-sigma.log() - own * sigma + theirs),
             "log-variance for log-sigma": average(-2 * sigma.log() - own + theirs),
         },
@@ -701,7 +751,9 @@ def kl_normals(rng):
     one = DiagonalGaussian(mu_1[:, None], s_1.log()[:, None])
     two = DiagonalGaussian(mu_2[:, None], s_2.log()[:, None])
     yield side(
-        torch.stack([tabulated_kl(p, q), kl_divergence(one, two)]),  # the latter is the package's
+        torch.stack(
+            [tabulated_kl(p, q), kl_divergence(one, two)]
+        ),  # the latter is the package's
         error=1e-8,
         wrong={"direction": torch.stack([tabulated_kl(q, p), kl_divergence(two, one)])},
     )
@@ -729,13 +781,17 @@ def kl_normals(rng):
     "kl-diagonal",
     r"""
     D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr)
-      = \sum_{j=1}^{H} \Bigl( \tfrac12 \bigl( \mu_j^2 + \sigma_j^2 - 1 \bigr) - \ln \sigma_j \Bigr)
+      = \sum_{j=1}^{H} \Bigl( \tfrac12 \bigl( \mu_j^2 + \sigma_j^2 - 1 \bigr)
+          - \ln \sigma_j \Bigr)
     """,
 )
 def kl_diagonal(rng):
     D, H = 3, 4
     model = binary_vae(rng, D, H)
-    for output in (model.encoder.mu, model.encoder.log_sigma):  # moderate means and spreads
+    for output in (
+        model.encoder.mu,
+        model.encoder.log_sigma,
+    ):  # moderate means and spreads
         output.weight.mul_(0.3)
     x = all_binary(D)
     _, price = model.reconstruction_and_kl(x)
@@ -745,7 +801,10 @@ def kl_diagonal(rng):
     mu, log_sigma = model.encoder.mu(h), model.encoder.log_sigma(h)
 
     def terms(sigma, log_sigma=log_sigma):
-        return [(mu[:, j] ** 2 + sigma[:, j] ** 2 - 1) / 2 - log_sigma[:, j] for j in range(H)]
+        return [
+            (mu[:, j] ** 2 + sigma[:, j] ** 2 - 1) / 2 - log_sigma[:, j]
+            for j in range(H)
+        ]
 
     right = sum(terms(log_sigma.exp()))
     yield side(
@@ -753,7 +812,9 @@ def kl_diagonal(rng):
         wrong={
             "mean for sum": right / H,
             "product for sum": math.prod(terms(log_sigma.exp())),
-            "log-variance read as log-sigma": sum(terms((log_sigma / 2).exp(), log_sigma / 2)),
+            "log-variance read as log-sigma": sum(
+                terms((log_sigma / 2).exp(), log_sigma / 2)
+            ),
             "logarithm of the variance": sum(terms(log_sigma.exp(), 2 * log_sigma)),
             "sigma for its square": sum(terms((log_sigma / 2).exp())),
             "sign of the logarithm": sum(terms(log_sigma.exp(), -log_sigma)),
@@ -771,7 +832,8 @@ def kl_diagonal(rng):
          \Sigma_2^{-1} (z - \mu_2) (z - \mu_2)^\top \bigr) \bigr] \\
       &= \operatorname{tr} \bigl(
          \Sigma_2^{-1} \bigl( \Sigma_1 + \delta \delta^\top \bigr) \bigr) \\
-      &= \operatorname{tr} \bigl( \Sigma_2^{-1} \Sigma_1 \bigr) + \delta^\top \Sigma_2^{-1} \delta
+      &= \operatorname{tr} \bigl( \Sigma_2^{-1} \Sigma_1 \bigr)
+          + \delta^\top \Sigma_2^{-1} \delta
     \end{aligned}
     """,
 )
@@ -807,7 +869,9 @@ def quadratic_form(rng):
             "covariance not inverted": trace(S_2 @ outer).mean(0),
             "sum of all entries for trace": (inverse @ outer).sum((-2, -1)).mean(0),
             "trace of each factor": (trace(inverse) * trace(outer)).mean(0),
-            "about the first mean": trace(inverse @ (outer - outer.mean(0) + S_1)).mean(0),
+            "about the first mean": trace(inverse @ (outer - outer.mean(0) + S_1)).mean(
+                0
+            ),
         },
     )
     delta = mu_1 - mu_2
@@ -816,20 +880,25 @@ def quadratic_form(rng):
         torch.linalg.solve(S_2, both).trace(),
         wrong={
             "shift forgotten": torch.linalg.solve(S_2, S_1).trace(),
-            "shift subtracted": torch.linalg.solve(S_2, S_1 - torch.outer(delta, delta)).trace(),
+            "shift subtracted": torch.linalg.solve(
+                S_2, S_1 - torch.outer(delta, delta)
+            ).trace(),
             "shift not squared": torch.linalg.solve(S_2, S_1 + delta.diag()).trace(),
             "covariances exchanged": torch.linalg.solve(both, S_2).trace(),
         },
     )
     variances, axes = torch.linalg.eigh(S_2)
-    along = axes.T @ delta  # in the axes of the second, the inverse divides by its variances
+    along = (
+        axes.T @ delta
+    )  # in the axes of the second, the inverse divides by its variances
     spread = (axes.T @ S_1 @ axes).diagonal()
     yield side(
         (spread / variances).sum() + (along**2 / variances).sum(),
         wrong={
             "product of the traces": spread.sum() * (1 / variances).sum()
             + (along**2 / variances).sum(),
-            "sign of delta's term": (spread / variances).sum() - (along**2 / variances).sum(),
+            "sign of delta's term": (spread / variances).sum()
+            - (along**2 / variances).sum(),
             "delta's term not divided": (spread / variances).sum() + delta @ delta,
             "delta's term by the first": (spread / variances).sum()
             + delta @ torch.linalg.solve(S_1, delta),
@@ -847,7 +916,8 @@ def quadratic_form(rng):
          + \mathbb{E}_1 \bigl[ (z - \mu_2)^\top \Sigma_2^{-1} (z - \mu_2) \bigr]
          - \ln |\Sigma_1| - H \Bigr] \\
       &\quad = \tfrac12 \Bigl[ \operatorname{tr} \bigl( \Sigma_2^{-1} \Sigma_1 \bigr)
-         + \delta^\top \Sigma_2^{-1} \delta - H + \ln \frac{|\Sigma_2|}{|\Sigma_1|} \Bigr]
+         + \delta^\top \Sigma_2^{-1} \delta - H +
+             \ln \frac{|\Sigma_2|}{|\Sigma_1|} \Bigr]
     \end{aligned}
     """,
 )
@@ -862,7 +932,11 @@ def kl_gaussians(rng):
     )
 
     def form(z, normal=second):
-        return ((z - normal.mean) @ normal.precision_matrix * (z - normal.mean)).sum(-1).mean()
+        return (
+            ((z - normal.mean) @ normal.precision_matrix * (z - normal.mean))
+            .sum(-1)
+            .mean()
+        )
 
     z, ratio = square_points(first), torch.logdet(S_2) - torch.logdet(S_1)
     yield side(
@@ -874,7 +948,8 @@ def kl_gaussians(rng):
             "the first one's form twice": (ratio + form(z, first) - H) / 2,
             "the first one's form added": (ratio + form(z) + H) / 2,
             "determinants turned round": (form(z) - ratio - H) / 2,
-            "H ln 2 pi left over": (ratio + form(z) - H + H * math.log(2 * math.pi)) / 2,
+            "H ln 2 pi left over": (ratio + form(z) - H + H * math.log(2 * math.pi))
+            / 2,
         },
     )
     delta, P_1, P_2 = mu_1 - mu_2, S_1.inverse(), S_2.inverse()
@@ -899,7 +974,7 @@ def kl_gaussians(rng):
     )
 
 
-# --- differentiating through a draw ------------------------------------------------------------
+# --- differentiating through a draw ---------------------------------------------------
 
 
 def log_normal(phi, z):
@@ -908,7 +983,9 @@ def log_normal(phi, z):
 
 
 def random_phi(rng):
-    return torch.stack([torch.randn((), generator=rng), 0.5 * torch.rand((), generator=rng)])
+    return torch.stack(
+        [torch.randn((), generator=rng), 0.5 * torch.rand((), generator=rng)]
+    )
 
 
 @equation(
@@ -1017,7 +1094,9 @@ def score_mean(rng):
             return integral(where * log_normal(phi, LINE).exp())
 
         steps = h * torch.eye(2)
-        return torch.stack([(mass(phi + step) - mass(phi - step)) / (2 * h) for step in steps])
+        return torch.stack(
+            [(mass(phi + step) - mass(phi - step)) / (2 * h) for step in steps]
+        )
 
     yield side(
         slope_of_mass(torch.ones_like(LINE)),
@@ -1089,7 +1168,7 @@ def reparameterisation(rng):
     )
 
 
-# --- the evidence as an average of weights -----------------------------------------------------
+# --- the evidence as an average of weights --------------------------------------------
 
 
 def every_draw(model, x, K):
@@ -1159,7 +1238,9 @@ def importance_sampling(rng):
         wrong={
             "sum for mean": w.sum(0).mean(0),
             "mean of the logarithms": elbo(log_w).mean(0).exp(),
-            "self-normalised weights as the value": (log_w.softmax(0) * w).sum(0).mean(0),
+            "self-normalised weights as the value": (log_w.softmax(0) * w)
+            .sum(0)
+            .mean(0),
             "drawn from the prior": (from_prior.joint - from_prior.q).exp().mean(0),
             "z = mu in place of a draw": (at_mean.joint - at_mean.q)[0].exp(),
             "the largest weight": w.amax(0).mean(0),
@@ -1201,7 +1282,9 @@ def iwae_bound(rng):
             "ln K added": average((w.sum(0) * K).log()),
             "logarithm of the mean": average(w.sum(0) / K).log(),
             "mean of the logarithms": average(log_w.sum(0) / K),
-            "self-normalised weights as the value": average((log_w.softmax(0) * log_w).sum(0)),
+            "self-normalised weights as the value": average(
+                (log_w.softmax(0) * log_w).sum(0)
+            ),
             "no logarithm": average(w.sum(0) / K),
             "the largest weight": average(log_w.amax(0)),
         },
@@ -1225,7 +1308,9 @@ def leave_one_out(rng):
     log_w = model.log_w(x, K + 1)
     yield side(iwae(log_w).exp())
     w = log_w.exp()
-    groups = [sum(others) for others in itertools.combinations(w, K)]  # each leaves one out
+    groups = [
+        sum(others) for others in itertools.combinations(w, K)
+    ]  # each leaves one out
     yield side(
         sum(group / K for group in groups) / (K + 1),
         wrong={
@@ -1266,7 +1351,8 @@ def iwae_order(rng):
         },
     )
     yield side(
-        bound(1, 1), wrong={"two draws": bound(2, 2), "ln K of two": bound(1, 1) - math.log(2)}
+        bound(1, 1),
+        wrong={"two draws": bound(2, 2), "ln K of two": bound(1, 1) - math.log(2)},
     )
     yield side(
         bound(K, K),
@@ -1310,14 +1396,18 @@ def iwae_gradient(rng):
 
     steps = h * torch.eye(len(start))
     yield side(
-        torch.cat([(bound(start + step) - bound(start - step)) / (2 * h) for step in steps]),
+        torch.cat(
+            [(bound(start + step) - bound(start - step)) / (2 * h) for step in steps]
+        ),
         error=1e-6,
     )
     nn.utils.vector_to_parameters(start, parameters)
     log_w = model.log_w(x, K)[:, 0]
     each = torch.stack(
         [
-            nn.utils.parameters_to_vector(torch.autograd.grad(one, parameters, retain_graph=True))
+            nn.utils.parameters_to_vector(
+                torch.autograd.grad(one, parameters, retain_graph=True)
+            )
             for one in log_w
         ]
     )
@@ -1376,7 +1466,7 @@ def effective_samples(rng):
     )
 
 
-# --- an average in the wrong place -------------------------------------------------------------
+# --- an average in the wrong place ----------------------------------------------------
 
 
 def two_terms(model, x):
@@ -1401,10 +1491,13 @@ def mean_for_sum(rng):
     D, n = 3, 20_000
     model, x = binary_vae(rng, D), all_binary(D)
     each = x.expand(n, *x.shape)
-    # As it is often written: torch takes the mean over pixels where it should add them up.
+    # As it is often written: torch takes the mean over pixels where it should add them
+    # up.
     q = model.encoder(each)
     logits = model.decoder(q.sample()).logits
-    pixels = nn.functional.binary_cross_entropy_with_logits(logits, each, reduction="none")
+    pixels = nn.functional.binary_cross_entropy_with_logits(
+        logits, each, reduction="none"
+    )
     mean, se = of_draws(-pixels.mean(-1))
     price = kl_divergence(Normal(q.mean, q.stddev), Normal(0.0, 1.0)).sum(-1)[0]
     yield side(
@@ -1456,7 +1549,7 @@ def beta_vae(rng):
     )
 
 
-# --- two layers --------------------------------------------------------------------------------
+# --- two layers -----------------------------------------------------------------------
 
 
 @equation(
@@ -1467,7 +1560,11 @@ def beta_vae(rng):
     """,
 )
 def two_layer_weight(rng):
-    K, N, H = 3, 4, 2  # pictures and both layers have the same width: a mix-up still runs
+    K, N, H = (
+        3,
+        4,
+        2,
+    )  # pictures and both layers have the same width: a mix-up still runs
 
     class FromFirst(LinearGaussian):
         def forward(self, z):  # z_1 is enough to draw the picture
@@ -1489,12 +1586,19 @@ def two_layer_weight(rng):
     def standard(z):
         return (-(z**2) / 2).exp().prod(-1) / (2 * math.pi) ** (H / 2)
 
-    picture, inner, outer = density(x, decoder, z_1), density(z_1, down, z_2), standard(z_2)
+    picture, inner, outer = (
+        density(x, decoder, z_1),
+        density(z_1, down, z_2),
+        standard(z_2),
+    )
     first, second = density(z_1, up, x), density(z_2, top, z_1)
     yield side(
         picture * inner * outer / (first * second),
         wrong={
-            "z_1 under the standard normal": picture * standard(z_1) * outer / (first * second),
+            "z_1 under the standard normal": picture
+            * standard(z_1)
+            * outer
+            / (first * second),
             "p(z_2 | z_1) p(z_1)": picture
             * density(z_2, down, z_1)
             * standard(z_1)
@@ -1510,13 +1614,15 @@ def two_layer_weight(rng):
     )
 
 
-# --- the linear model --------------------------------------------------------------------------
+# --- the linear model -----------------------------------------------------------------
 
 
 def correlated(rng, N, D):
     """Normal examples with a covariance in which each direction has a spread of its own."""
     scale = torch.diag(1.6 ** -torch.arange(D))
-    return 1 + torch.randn(N, D, generator=rng) @ scale @ torch.randn(D, D, generator=rng)
+    return 1 + torch.randn(N, D, generator=rng) @ scale @ torch.randn(
+        D, D, generator=rng
+    )
 
 
 def axes_of(x):
@@ -1598,17 +1704,26 @@ def linear_posterior(rng):
         varying(-error / (2 * variance) - length / 2),
         wrong={
             "prior forgotten": varying(-error / (2 * variance)),
-            "prior divided by the variance, too": varying(-(error + length) / (2 * variance)),
-            "sigma for its square": varying(-error / (2 * variance.sqrt()) - length / 2),
+            "prior divided by the variance, too": varying(
+                -(error + length) / (2 * variance)
+            ),
+            "sigma for its square": varying(
+                -error / (2 * variance.sqrt()) - length / 2
+            ),
             "half missing": varying(-error / variance - length),
-            "mu forgotten": varying(-(x - z @ W.T).square().sum(-1) / (2 * variance) - length / 2),
+            "mu forgotten": varying(
+                -(x - z @ W.T).square().sum(-1) / (2 * variance) - length / 2
+            ),
             "sign of the prior": varying(-error / (2 * variance) + length / 2),
         },
     )
-    # M and m without their formulas: from the curvature, and from least squares with a penalty.
+    # M and m without their formulas: from the curvature, and from least squares with a
+    # penalty.
     M = -variance * torch.autograd.functional.hessian(joint, z[0])
     penalised = torch.cat([W, variance.sqrt() * eye])
-    m = torch.linalg.lstsq(penalised, torch.cat([x - mu, torch.zeros(H)])[:, None]).solution[:, 0]
+    m = torch.linalg.lstsq(
+        penalised, torch.cat([x - mu, torch.zeros(H)])[:, None]
+    ).solution[:, 0]
 
     def parabola(M=M, factor=2, centre=mu):
         cross = z @ W.T @ (x - centre)
@@ -1671,7 +1786,9 @@ def ppca_solution(rng):
     def surprise(W, log_variance):
         return -PPCA(x.mean(0), W, log_variance.exp()).marginal().log_prob(x).mean()
 
-    best, log_variance = lowest(surprise, torch.randn(D, H, generator=rng), torch.zeros(()))
+    best, log_variance = lowest(
+        surprise, torch.randn(D, H, generator=rng), torch.zeros(())
+    )
     values, U = axes_of(x)
     left = values[H:]
     yield side(log_variance.exp(), error=1e-5)
@@ -1750,7 +1867,7 @@ def ppca_likelihood(rng):
     )
 
 
-# --- what is lost ------------------------------------------------------------------------------
+# --- what is lost ---------------------------------------------------------------------
 
 
 def diagonal(mu, log_sigma):
@@ -1788,7 +1905,8 @@ def gap_split(rng):
         wrong={
             "sign": elbo(log_w) - log_evidence,
             "z = mu in place of a draw": log_evidence - of_mean_code,
-            "reconstruction for bound": log_evidence - linear_reconstruction(model, exact, x, q),
+            "reconstruction for bound": log_evidence
+            - linear_reconstruction(model, exact, x, q),
             "many weights for one": log_evidence - iwae(log_w),
         },
     )
@@ -1799,14 +1917,18 @@ def gap_split(rng):
         wrong={
             "direction": kl_divergence(truth, guess),
             "divergence from the prior": kl_divergence(q, model.prior()),
-            "log-variance for log-sigma": kl_divergence(diagonal(q.mu, q.log_sigma / 2), truth),
+            "log-variance for log-sigma": kl_divergence(
+                diagonal(q.mu, q.log_sigma / 2), truth
+            ),
         },
     )
     best = best_diagonal(truth)
     family = kl_divergence(diagonal(*best), truth)
 
     def bound(q):
-        return linear_reconstruction(model, exact, x, q) - kl_divergence(q, model.prior())
+        return linear_reconstruction(model, exact, x, q) - kl_divergence(
+            q, model.prior()
+        )
 
     network = bound(DiagonalGaussian(*best)) - bound(q)  # the evidence cancels
     other = kl_divergence(truth, diagonal(*best))
@@ -1818,7 +1940,9 @@ def gap_split(rng):
             "the family's share forgotten": network,
             "difference turned round": family - network,
             "direction of the family's share": other + network,
-            "direction of the network's share": family + kl_divergence(truth, guess) - other,
+            "direction of the network's share": family
+            + kl_divergence(truth, guess)
+            - other,
         },
     )
 
@@ -1853,14 +1977,17 @@ def approximation_gap(rng):
             "sign": (all_of_M - each) / 2,
             "logarithm of the sum": (M.trace().log() - all_of_M) / 2,
             "sum for determinant": (each - M.trace().log()) / 2,
-            "diagonal of the inverse": (M.inverse().diagonal().log().sum() + all_of_M) / 2,
-            "W^T W for M": ((M - exact.variance * torch.eye(H)).diagonal().log().sum() - all_of_M)
+            "diagonal of the inverse": (M.inverse().diagonal().log().sum() + all_of_M)
+            / 2,
+            "W^T W for M": (
+                (M - exact.variance * torch.eye(H)).diagonal().log().sum() - all_of_M
+            )
             / 2,
         },
     )
 
 
-# --- collapse ----------------------------------------------------------------------------------
+# --- collapse -------------------------------------------------------------------------
 
 
 @equation(
@@ -1871,13 +1998,17 @@ def active_condition(rng):
     N, D, H = 40, 5, 4
     x = correlated(rng, N, D)
     values, U = axes_of(x)
-    variance = (values[1] * values[2]).sqrt()  # two directions stand out of the noise, two do not
+    variance = (
+        values[1] * values[2]
+    ).sqrt()  # two directions stand out of the noise, two do not
 
     def surprise(W):
         return -PPCA(x.mean(0), W, variance).marginal().log_prob(x).mean()
 
     (best,) = lowest(surprise, torch.randn(D, H, generator=rng))
-    lengths = (U.T @ best).square().sum(1)[:H]  # along each eigenvector, whatever turns z
+    lengths = (
+        (U.T @ best).square().sum(1)[:H]
+    )  # along each eigenvector, whatever turns z
     yield side(lengths, error=1e-4, wrong={"not squared": lengths.sqrt()})
     kept = values[:H]
     yield side(
@@ -1907,7 +2038,9 @@ def active_units_check(rng):
         active = active_units(model, x, middle)
         low, high = torch.where(active, middle, low), torch.where(active, high, middle)
     yield side(low)
-    V = model.encoder.mu.weight  # the mean is linear in x: its variance follows from that of x
+    V = (
+        model.encoder.mu.weight
+    )  # the mean is linear in x: its variance follows from that of x
     A = (V @ x.T.cov() @ V.T).diagonal()
     noise = model.encoder(x).variance.mean(0)
     yield side(
@@ -1947,10 +2080,12 @@ def free_bits(rng):
     yield side(
         reconstruction - on_average.clamp(min=free).sum(),
         wrong={
-            "maximum before the average": reconstruction - price.clamp(min=free).mean(0).sum(),
+            "maximum before the average": reconstruction
+            - price.clamp(min=free).mean(0).sum(),
             "maximum of the sum": reconstruction - on_average.sum().clamp(min=free),
             "minimum": reconstruction - on_average.clamp(max=free).sum(),
-            "free nats subtracted": reconstruction - (on_average - free).clamp(min=0).sum(),
+            "free nats subtracted": reconstruction
+            - (on_average - free).clamp(min=0).sum(),
             "free nats added": reconstruction - (on_average + free).sum(),
             "mean over the latents": reconstruction - on_average.clamp(min=free).mean(),
             "sign": reconstruction + on_average.clamp(min=free).sum(),
