@@ -156,6 +156,7 @@ def test_a_codespace_is_the_machine_of_the_makefile():
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
     version = container["image"].rpartition(":")[2]
     assert version in combinations.TESTED
+    assert container["containerEnv"]["PIP_EXTRA_INDEX_URL"] == combinations.CPU_BUILDS  # no GPU
     makefile = (ROOT / "Makefile").read_text("utf-8")
     target = container["postCreateCommand"].removeprefix("make ")
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
