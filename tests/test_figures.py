@@ -46,6 +46,21 @@ def test_image_rows_draw_each_image_once_under_its_label(shape):
     assert not axes[-1].axison  # no empty frame where a row is shorter
 
 
+@pytest.mark.parametrize(
+    ("images", "black"),
+    [
+        (torch.full((1, 4), 0.1), 1),  # faint is drawn faint, whatever the largest value is
+        (torch.tensor([[-0.3, 0.0, 1.1, 2.0]]), 1),
+        (torch.zeros(1, 4, dtype=torch.uint8), 1),
+        (torch.ones(1, 4, dtype=torch.long), 1),
+        (torch.full((1, 4), 100, dtype=torch.uint8), 255),
+    ],
+)
+def test_images_share_one_scale(images, black):
+    figures.image_rows({"row": images})
+    assert plt.gcf().axes[0].images[0].get_clim() == (0, black)
+
+
 def test_a_matrix_counts_from_one():
     _, axis = plt.subplots()
     figures.matrix(axis, torch.eye(2, 3), "mask", xlabel="pixel")

@@ -16,8 +16,8 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
     """Draw labelled rows of small square images.
 
     Args:
-        rows: label -> images, shape ``(n, side, side)`` or ``(n, side * side)``; 0 is white, the
-            largest value black.
+        rows: label -> images, shape ``(n, side, side)`` or ``(n, side * side)``, from 0 (white) to
+            1 (black), or to 255 in whole numbers.
         side: pixels along an edge; found from the shape if left out.
     """
     columns = max(len(images) for images in rows.values())
@@ -32,8 +32,9 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
             axis.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
         for axis in axes[len(images) :]:
             axis.set_axis_off()
+        black = 1 if images.is_floating_point() or images.max() <= 1 else 255
         for axis, image in zip(axes, images.reshape(len(images), edge, edge), strict=False):
-            axis.imshow(image.detach().cpu().float().numpy())
+            axis.imshow(image.detach().cpu().float().numpy(), vmin=0, vmax=black)
         axes[0].text(
             -0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=10
         )
