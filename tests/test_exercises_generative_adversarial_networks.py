@@ -182,6 +182,20 @@ def slopes(D, x, of=torch.sum, create_graph=True):
     return torch.autograd.grad(of(D(x)), x, create_graph=create_graph)[0]
 
 
+def price(p, q, points):
+    rises = -(p - q).cumsum(0)[:-1].sign() * points.diff()
+    return torch.cat([rises.new_zeros(1), rises.cumsum(0)])
+
+
+def price_in_a_loop(p, q, points):
+    """Flat where as much lies to the left as belongs there, and shifted: both are right."""
+    prices, surplus = [7.0], 0.0
+    for i in range(len(p) - 1):
+        surplus += float(p[i] - q[i])
+        prices.append(prices[-1] - math.copysign(float(points[i + 1] - points[i]), surplus))
+    return prices
+
+
 def penalty(D, x, **options):
     return slopes(D, x, **options).square().sum(1).mean() / 2
 
@@ -332,6 +346,8 @@ RIGHT = [
     (gans.check_losses, lambda a, b: torch.stack(losses(a, b))),
     (gans.check_isolation, isolated),
     (gans.check_isolation, isolated_under_no_grad),
+    (gans.check_price, price),
+    (gans.check_price, price_in_a_loop),
     (gans.check_penalty, penalty),
     (gans.check_penalty, penalty_in_a_loop),
     (gans.check_penalty, r1),
@@ -574,6 +590,21 @@ WRONG = [
     (gans.check_isolation, slip(steps=2), "not moved as one step"),
     (gans.check_isolation, slip(fake=lambda G, z: 0 * z), "not moved as one step"),
     (gans.check_isolation, late_loss, "the loss that it paid before"),
+    (gans.check_price, lambda p, q, x: price(p, q, x).sum(), "a price at each point"),
+    (gans.check_price, lambda p, q, x: price(p, q, torch.arange(len(p))), "changes by one from"),
+    (gans.check_price, lambda p, q, x: (p / q).log(), "it is too steep"),
+    (gans.check_price, lambda p, q, x: 2 * price(p, q, x), "it is too steep"),
+    (gans.check_price, lambda p, q, x: -price(p, q, x), "where does it buy, where sell"),
+    (gans.check_price, lambda p, q, x: 0 * x, "free of charge"),
+    (gans.check_price, lambda p, q, x: -x, "and another price would earn"),
+    (gans.check_price, lambda p, q, x: price(p, q, x) / 2, "and another price would earn"),
+    (
+        gans.check_price,
+        lambda p, q, x: torch.cat(
+            [x.new_zeros(1), ((q - p).cumsum(0) / (q - p).cumsum(0).abs())[:-1] * x.diff()]
+        ).cumsum(0),
+        "with zeros or equal sums",
+    ),
     (gans.check_penalty, lambda D, x: slopes(D, x).square().sum(1), "one number"),
     (gans.check_penalty, lambda D, x: 2 * penalty(D, x), "what of the half"),
     (gans.check_penalty, penalty_of(lambda g: g.norm(dim=1).mean() / 2), "half the mean length"),

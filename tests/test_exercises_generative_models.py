@@ -24,6 +24,15 @@ def kl_in_a_loop(p, q):
     return sum(a * math.log(a / b) if b else math.inf for a, b in pairs if a)
 
 
+def factors(p, a):
+    return p.sum(0), (a @ p.log()).softmax(0)
+
+
+def factors_by_products(p, a):
+    products = (p ** a[:, None]).prod(0)
+    return p.sum(0).tolist(), (products / products.sum()).tolist()
+
+
 def carried(p, q, points):
     return ((p - q).cumsum(0)[:-1].abs() * points.diff()).sum()
 
@@ -115,6 +124,8 @@ RIGHT = [
     (gm.check_kl, kl_in_a_loop),
     (gm.check_size, lambda nll, images: nll * images / math.log(2) / 8),
     (gm.check_size, lambda nll, images: math.ceil(nll * images / math.log(2) / 8)),
+    (gm.check_factors, factors),
+    (gm.check_factors, factors_by_products),
     (gm.check_wasserstein, carried),
     (gm.check_wasserstein, divergences.wasserstein1),
     (gm.check_wasserstein, carried_in_a_loop),
@@ -197,6 +208,28 @@ WRONG = [
     (gm.check_size, lambda nll, n: n * nll * math.log(2) / 8, "more bits or fewer"),
     (gm.check_size, lambda nll, n: nll / math.log(2) / 8, "one image"),
     (gm.check_size, lambda nll, n: n * nll / 8 / math.log(2) / 784, "not the number of bytes"),
+    (gm.check_factors, lambda p, a: factors(p, a)[0], "one factor for each direction"),
+    (gm.check_factors, lambda p, a: (p, p), "forward: a number for each column"),
+    (gm.check_factors, lambda p, a: factors(p, a)[::-1], "which direction comes first"),
+    (gm.check_factors, lambda p, a: (p.mean(0), factors(p, a)[1]), "forward: the entries of b sum"),
+    (
+        gm.check_factors,
+        lambda p, a: (p.sum(0), (a @ p.log()).exp()),
+        "reverse: the entries of b sum to",
+    ),
+    (gm.check_factors, lambda p, a: [a @ p / (a @ p).sum()] * 2, "does p not weigh them already"),
+    (gm.check_factors, lambda p, a: [factors(p, a)[1]] * 2, "forward: this is the factor of"),
+    (gm.check_factors, lambda p, a: [p.log().sum(0).softmax(0)] * 2, "where does ln q stand"),
+    (gm.check_factors, lambda p, a: [p.sum(0).flip(0)] * 2, "forward: another b is nearer"),
+    (gm.check_factors, lambda p, a: [p.sum(0)] * 2, "reverse: this is the factor of the other"),
+    (gm.check_factors, lambda p, a: (p.sum(0), a @ p / (a @ p).sum()), "by the formula"),
+    (
+        gm.check_factors,
+        lambda p, a: (p.sum(0), p.log().mean(0).softmax(0)),
+        "how often does a give it",
+    ),
+    (gm.check_factors, lambda p, a: (p.sum(0), (-(a @ p.log())).softmax(0)), "the sign of ln p"),
+    (gm.check_factors, lambda p, a: (p.sum(0), (a @ p).softmax(0)), "reverse: another b is nearer"),
     (gm.check_wasserstein, lambda p, q, x: (p - q).cumsum(0), "one number for two tables"),
     (gm.check_wasserstein, lambda p, q, x: (p - q).clamp(min=0).sum(), "total variation"),
     (gm.check_wasserstein, lambda p, q, x: (p - q).abs().sum(), "how far off"),
@@ -336,3 +369,21 @@ def test_every_hint_is_given_to_somebody():
     unused = [ast.unparse(n) for n in hints if not given & {*range(n.lineno, n.end_lineno + 1)}]
     assert len(hints) > 50
     assert not unused, "\n".join(unused)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_factor_is_nearer(seed):
+    """The answers that the check accepts are nearest among many others, in either direction."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.05
+    p, a = p / p.sum(), torch.rand(3, generator=generator, dtype=torch.float64)
+    a = a / a.sum()
+    others = torch.randn(1000, 4, generator=generator, dtype=torch.float64).softmax(-1)
+    forward, reverse = factors(p, a)
+
+    def q(b):
+        return (a[:, None] * b[..., None, :]).flatten(-2)
+
+    flat = p.flatten().expand(1000, -1)
+    assert (divergences.kl(flat, q(others)) >= divergences.kl(flat[0], q(forward))).all()
+    assert (divergences.kl(q(others), flat) >= divergences.kl(q(reverse), flat[0])).all()

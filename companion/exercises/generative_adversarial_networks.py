@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from companion.divergences import jensen_shannon, kl
+from companion.divergences import jensen_shannon, kl, wasserstein1
 from companion.exercises import NotAttempted, exercise
 from companion.exercises._shared import (
     assert_named,
@@ -329,6 +329,34 @@ def check_isolation(discriminator_step):
     assert near(torch.as_tensor(loss).detach(), losses["L_D"].detach()), (
         "D has moved as it should, but what came back is not the loss that it paid before the step"
     )
+
+
+@exercise("ex-price")
+def check_price(price):
+    """``price(p_data, p_G, points)``: three of ``(n,)``, points increasing -> ``(n,)``."""
+    p, q = torch.tensor([[0.5, 0.1, 0.1, 0.3], [0.1, 0.4, 0.4, 0.1]], dtype=torch.float64)
+    points = torch.tensor([-1.0, 0.0, 2.0, 3.5], dtype=torch.float64)
+    f = torch.as_tensor(price(p, q, points))
+    assert f.shape == (4,), f"a price at each point: shape (4,), not {shape_of(f)}"
+    f, gaps = f.double(), points.diff()
+    steepest, least = (f.diff().abs() / gaps).max(), wasserstein1(p, q, points)
+    surplus = (p - q).cumsum(0)[:-1]
+    assert not near(f.diff(), -surplus.sign()), (
+        "the price changes by one from point to point: how far is it from each to the next?"
+    )
+    assert steepest < 1 + 1e-6, f"it is too steep: it changes by {steepest:.3g} per unit of length"
+    gain = (p - q) @ f
+    assert not near(gain, -least), "it loses what it could earn: where does it buy, where sell?"
+    assert not near(f, f.new_zeros(4)), "free of charge: what does it earn?"
+    assert near(gain, least), f"it earns {gain:.3g}, and another price would earn {least:.3g}"
+    others = [([0.2, 0.3, 0.5], [0.2, 0.5, 0.3]), ([0.0, 0.0, 1.0], [0.5, 0.5, 0.0])]
+    for p, q in torch.tensor(others, dtype=torch.float64):
+        points = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+        f = torch.as_tensor(price(p, q, points)).double()
+        flat_enough = (f.diff().abs() <= points.diff() + 1e-6).all()
+        best = near((p - q) @ f, wasserstein1(p, q, points))
+        hint = "right for one pair of tables, and not for another, with zeros or equal sums"
+        assert flat_enough & best, hint
 
 
 @exercise("ex-r-one")

@@ -8,7 +8,7 @@ from companion import divergences, evaluation
 from companion.checks import sampling_p_value
 from companion.distributions import BernoulliMixture
 from companion.exercises import exercise
-from companion.exercises._shared import near, shape_of
+from companion.exercises._shared import near, shape_of, two_numbers
 
 
 @exercise("ex-mixture-parameters")
@@ -109,6 +109,40 @@ def check_size(size):
     for mistake, hint in mistakes:
         assert abs(answer - mistake) >= 1, hint
     assert abs(answer - bits / 8) <= 1, "the value is not the number of bytes"  # may be rounded
+
+
+@exercise("ex-two-factors")
+def check_factors(factors):
+    """``factors(p, a)``: ``(n, m), (n,)`` -> two of ``(m,)``: the best b, forward and reverse."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.05
+    p, a = p / p.sum(), torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)
+    answer = two_numbers(factors(p, a), "one factor for each direction")
+    forward, reverse = (torch.as_tensor(part) for part in answer)
+    for name, part in (("forward", forward), ("reverse", reverse)):
+        assert part.shape == (4,), f"{name}: a number for each column: (4,), not {shape_of(part)}"
+    columns, logarithms = p.sum(0), a @ p.log()
+    nearest = logarithms.softmax(0)
+    assert not (near(forward, nearest) and near(reverse, columns)), "which direction comes first?"
+    for name, part in (("forward", forward), ("reverse", reverse)):
+        assert near(part.sum(), 1), f"{name}: the entries of b sum to {part.sum():.3g}, not to one"
+    mistakes = [
+        (a @ p / (a @ p).sum(), "forward: a weighs the rows here: does p not weigh them already?"),
+        (nearest, "forward: this is the factor of the other direction: under which is averaged?"),
+        (p.log().sum(0).softmax(0), "forward: a mean of logarithms: where does ln q stand?"),
+    ]
+    for mistake, hint in mistakes:
+        assert not near(forward, mistake), hint
+    assert near(forward, columns), "forward: another b is nearer"
+    mistakes = [
+        (columns, "reverse: this is the factor of the other direction: under which is averaged?"),
+        (a @ p / (a @ p).sum(), "reverse: a mean of p: of what is the mean, by the formula?"),
+        (p.log().mean(0).softmax(0), "reverse: each row counts as much: how often does a give it?"),
+        ((-logarithms).softmax(0), "reverse: likely columns get little: what is the sign of ln p?"),
+    ]
+    for mistake, hint in mistakes:
+        assert not near(reverse, mistake), hint
+    assert near(reverse, nearest), "reverse: another b is nearer"
 
 
 @exercise("ex-wasserstein")

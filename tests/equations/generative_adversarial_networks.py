@@ -197,6 +197,35 @@ def minimax_theorem(rng):
 
 
 @equation(
+    "indifference",
+    r"x_1 A_{11} + (1 - x_1)\, A_{21} = x_1 A_{12} + (1 - x_1)\, A_{22}",
+)
+def indifference(rng):
+    A = pennies(rng, 5)
+    by_programme = torch.stack([guarantee(game)[0][0] for game in A])
+    x = torch.stack([by_programme, torch.stack([matrix_game(game).x[0] for game in A])])
+    (a, b), (c, d) = A.permute(1, 2, 0)
+    yield side(
+        x * a + (1 - x) * c,
+        error=1e-8,
+        wrong={
+            "of a row": x * a + (1 - x) * b,
+            "the other way round": (1 - x) * a + x * c,
+            "both at random": both((a + c) / 2),
+        },
+    )
+    yield side(
+        x * b + (1 - x) * d,
+        error=1e-8,
+        wrong={
+            "of a row": x * c + (1 - x) * d,
+            "the other way round": (1 - x) * b + x * d,
+            "not mixed": both(b + d),
+        },
+    )
+
+
+@equation(
     "mixed-strategy",
     r"x_1 = \frac{A_{22} - A_{21}}{A_{11} - A_{12} - A_{21} + A_{22}}",
 )
