@@ -232,7 +232,8 @@ def aggregate(rng):
     "elbo-surgery",
     r"""
     \begin{aligned}
-    \mathbb{E}_{p_\text{data}(x)} \bigl[ D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
+    \mathbb{E}_{p_\text{data}(x)} \bigl[
+        D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
       &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
       &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} +
           \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
@@ -569,7 +570,10 @@ def aae_not_a_bound(rng):
 
 @equation(
     "kl-by-critic",
-    r"D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z)) = -\mathbb{E}_{q_\phi(z)} \bigl[ a^*(z) \bigr]",
+    r"""
+    D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
+      = -\mathbb{E}_{q_\phi(z)} \bigl[ a^*(z) \bigr]
+    """,
 )
 def kl_by_critic(rng):
     encoder, x, on_line = gaussian_codes(rng)
@@ -1115,7 +1119,8 @@ def mmd_estimate(rng):
     """,
 )
 def permutation_test(rng):
-    B = 60  # of 35 or 70 divisions: some are the given one, some the same with the sets exchanged
+    # Of 35 or 70 divisions: some are the given one, some that with the sets exchanged.
+    B = 60
     kernel = gaussian_kernel(1.0)
     pairs = [
         (torch.randn(N, 2, generator=rng), gap + torch.randn(4, 2, generator=rng))
@@ -1130,7 +1135,7 @@ def permutation_test(rng):
     yield side(p, wrong={"the other tail": 1 - p})
 
     def excess(a, b, seed):
-        """By how much each random division has a larger discrepancy than the given one."""
+        """By how much each random division has a larger discrepancy than the given."""
         points, generator = torch.cat([a, b]), torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(points), generator=generator) for _ in range(B)]
         divided = [
@@ -1195,7 +1200,7 @@ def conditional_value(rng):
     z, D = aae.encoder(x).detach(), logits.sigmoid()
 
     def formula(first, second, real_at=(points, y), fake_at=(z, y), sign=1):
-        """Of means over labels and codes, and of codes and labels of the critic of the step."""
+        """Of means over labels and codes; of codes and labels of the step's critic."""
         (codes, labels), (z, y_of_z) = real_at, fake_at
         won = aae.critic(labels @ codes, labels).sigmoid().log()
         caught = (1 - aae.critic(z, y_of_z).sigmoid()).log()

@@ -178,7 +178,10 @@ def conditional_independence(rng):
 
 @equation(
     "mutual-information",
-    r"I(x; y \mid z) = \sum_{x, y, z} p(x, y, z) \ln \frac{p(x \mid y, z)}{p(x \mid z)} \ge 0",
+    r"""
+    I(x; y \mid z)
+      = \sum_{x, y, z} p(x, y, z) \ln \frac{p(x \mid y, z)}{p(x \mid z)} \ge 0
+    """,
 )
 def mutual_information(rng):
     p = random_table(rng, 2, 3, 4)
@@ -347,7 +350,8 @@ def ar_log_likelihood(rng):
     r"""
     \begin{aligned}
     \sum_{x} \prod_{i=1}^{D} p(x_i \mid x_{<i})
-      &= \sum_{x_{<D}} \prod_{i=1}^{D-1} p(x_i \mid x_{<i}) \sum_{x_D} p(x_D \mid x_{<D}) \\
+      &= \sum_{x_{<D}} \prod_{i=1}^{D-1} p(x_i \mid x_{<i})
+          \sum_{x_D} p(x_D \mid x_{<D}) \\
       &= \sum_{x_{<D}} \prod_{i=1}^{D-1} p(x_i \mid x_{<i}) \\
       &= 1
     \end{aligned}
@@ -516,7 +520,10 @@ def made_masks(rng):
 
 @equation(
     "made-paths",
-    r"\sum_{k=1}^{H} M^{\text{out}}_{ik} M^{\text{in}}_{kj} = \bigl|\{k : j \le m_k < i\}\bigr|",
+    r"""
+    \sum_{k=1}^{H} M^{\text{out}}_{ik} M^{\text{in}}_{kj}
+      = \bigl|\{k : j \le m_k < i\}\bigr|
+    """,
 )
 def made_paths(rng):
     D, H = 6, int(torch.randint(8, 30, (), generator=rng))

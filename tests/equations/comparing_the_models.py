@@ -90,7 +90,8 @@ def two_chances(rng):
     r"""
     \operatorname{Var} \Bigl[ \frac{1}{N} \sum_{n=1}^{N} s(x^{(n)})
         \Bigm| g^{(1)}, \dots, g^{(N)} \Bigr]
-      = \frac{1}{N^2} \sum_{n=1}^{N} \operatorname{Var} \bigl[ s(x^{(n)}) \bigm| g^{(n)} \bigr]
+      = \frac{1}{N^2} \sum_{n=1}^{N} \operatorname{Var} \bigl[ s(x^{(n)})
+          \bigm| g^{(n)} \bigr]
     """,
 )
 def throw_error(rng):

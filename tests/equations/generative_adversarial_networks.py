@@ -625,7 +625,7 @@ def gan_cross_entropy(rng):
     yield side(-V / 2, wrong={"half missing": -V, "sign": V / 2, "twice": -2 * V})
 
     def classifier(real, fake, labels=(1.0, 0.0)):
-        """The cross-entropy of a table p(x, y), given by the columns of y = 1 and y = 0."""
+        """The cross-entropy of a table p(x, y), given by its columns, y = 1 and y = 0."""
         return nn.functional.binary_cross_entropy_with_logits(
             logits.repeat(2),
             torch.tensor(labels).repeat_interleave(n),
@@ -1271,7 +1271,7 @@ def f_divergence_bound(rng):
     )  # f'(p/q) first
 
     def rows(first, second):
-        """For each critic of each pair: of KL, and of the GAN by its critic T, and by its D."""
+        """For each critic of each pair: of KL, and of the GAN by its T and by its D."""
         return torch.stack([values.expand(3, 3) for values in (first, second, second)])
 
     yield side(
@@ -1441,7 +1441,10 @@ def wasserstein_dual(rng):
 
 @equation(
     "gradient-penalty",
-    r"L_\text{GP} = \mathbb{E} \Bigl[ \bigl( \lVert \nabla f(\tilde x) \rVert - 1 \bigr)^2 \Bigr]",
+    r"""
+    L_\text{GP}
+      = \mathbb{E} \Bigl[ \bigl( \lVert \nabla f(\tilde x) \rVert - 1 \bigr)^2 \Bigr]
+    """,
 )
 def slope_penalty(rng):
     B, D, n = 6, 3, 20_000
@@ -1496,7 +1499,10 @@ def slope_penalty(rng):
 
 @equation(
     "r-one",
-    r"L_{R_1} = \tfrac12\, \mathbb{E}_{p_\text{data}} \bigl[ \lVert \nabla a(x) \rVert^2 \bigr]",
+    r"""
+    L_{R_1}
+      = \tfrac12\, \mathbb{E}_{p_\text{data}} \bigl[ \lVert \nabla a(x) \rVert^2 \bigr]
+    """,
 )
 def r_one(rng):
     B, D = 7, 3
@@ -1634,7 +1640,10 @@ def local_steps(rng):
 
 @equation(
     "packed-value",
-    r"V_m(G, D^*) = 2\, \mathrm{JSD}\bigl( p_\text{data}^{m} \,\|\, p_G^{m} \bigr) - \ln 4",
+    r"""
+    V_m(G, D^*)
+      = 2\, \mathrm{JSD}\bigl( p_\text{data}^{m} \,\|\, p_G^{m} \bigr) - \ln 4
+    """,
 )
 def packed_value(rng):
     n, sizes = 3, (1, 2, 3)

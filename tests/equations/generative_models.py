@@ -450,7 +450,10 @@ def gibbs_inequality(rng):
 
 @equation(
     "kl-asymmetry",
-    r"D_{\mathrm{KL}}(p \,\|\, q) \ne D_{\mathrm{KL}}(q \,\|\, p) \quad \text{in general}",
+    r"""
+    D_{\mathrm{KL}}(p \,\|\, q) \ne D_{\mathrm{KL}}(q \,\|\, p)
+      \quad \text{in general}
+    """,
 )
 def kl_asymmetry(rng):
     p, q = random_table(rng, 2, 5)
@@ -517,7 +520,8 @@ def entropy_floor(rng):
     "maximum-likelihood",
     r"""
     \operatorname*{arg\,max}_\theta\, \mathbb{E}_{p_{\text{data}}}[\ln p_\theta(x)]
-      = \operatorname*{arg\,min}_\theta\, D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p_\theta)
+      = \operatorname*{arg\,min}_\theta\,
+          D_{\mathrm{KL}}(p_{\text{data}} \,\|\, p_\theta)
     """,
 )
 def maximum_likelihood(rng):
@@ -700,7 +704,10 @@ def jensen_shannon_range(rng):
 
 @equation(
     "total-variation",
-    r"\mathrm{TV}(p, q) = \max_A \bigl( p(A) - q(A) \bigr) = \tfrac12 \sum_x |p(x) - q(x)|",
+    r"""
+    \mathrm{TV}(p, q) = \max_A \bigl( p(A) - q(A) \bigr)
+      = \tfrac12 \sum_x |p(x) - q(x)|
+    """,
 )
 def total_variation_distance(rng):
     p, q = random_table(rng, 2, 6)
@@ -805,7 +812,10 @@ def monte_carlo(rng):
 
 @equation(
     "bernoulli-mixture",
-    r"p(x) = \sum_{k=1}^{K} \pi_k \prod_{i=1}^{D} \theta_{ki}^{x_i} (1 - \theta_{ki})^{1 - x_i}",
+    r"""
+    p(x)
+      = \sum_{k=1}^{K} \pi_k \prod_{i=1}^{D} \theta_{ki}^{x_i} (1 - \theta_{ki})^{1 - x_i}
+    """,
 )
 def bernoulli_mixture(rng):
     D, K = 4, 3

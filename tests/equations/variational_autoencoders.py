@@ -458,7 +458,8 @@ def jensen(rng):
       &= \mathbb{E}_{q_\phi(z \mid x)} \biggl[
          \ln \frac{p_\theta(x, z)}{p_\theta(z \mid x)} \biggr] \\
       &= \mathbb{E}_{q_\phi(z \mid x)} \biggl[
-         \ln \frac{p_\theta(x, z)\, q_\phi(z \mid x)}{q_\phi(z \mid x)\, p_\theta(z \mid x)}
+         \ln \frac{p_\theta(x, z)\, q_\phi(z \mid x)}
+                  {q_\phi(z \mid x)\, p_\theta(z \mid x)}
          \biggr] \\
       &= \mathbb{E}_{q_\phi(z \mid x)} \biggl[
          \ln \frac{p_\theta(x, z)}{q_\phi(z \mid x)} \biggr]
@@ -1482,7 +1483,8 @@ def two_terms(model, x):
     \begin{aligned}
     &\frac{1}{D}\, \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
       - D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr) \\
-      &\quad = \frac{1}{D} \Bigl( \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
+      &\quad = \frac{1}{D} \Bigl( \mathbb{E}_{q_\phi(z \mid x)} \bigl[
+          \ln p_\theta(x \mid z) \bigr]
       - D \cdot D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr) \Bigr)
     \end{aligned}
     """,
@@ -1525,7 +1527,8 @@ def mean_for_sum(rng):
 @equation(
     "beta-vae",
     r"""
-    \mathcal{L}_\beta(x) = \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
+    \mathcal{L}_\beta(x)
+      = \mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]
       - \beta\, D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p(z) \bigr)
     """,
 )
@@ -1950,7 +1953,8 @@ def gap_split(rng):
 @equation(
     "approximation-gap",
     r"""
-    \min_{q \text{ diagonal}} D_{\mathrm{KL}}\bigl( q(z) \,\|\, p_\theta(z \mid x) \bigr)
+    \min_{q \text{ diagonal}}
+        D_{\mathrm{KL}}\bigl( q(z) \,\|\, p_\theta(z \mid x) \bigr)
       = \frac12 \Bigl( \sum_{j=1}^{H} \ln M_{jj} - \ln |M| \Bigr)
     """,
 )
