@@ -625,7 +625,7 @@ def gan_cross_entropy(rng):
     yield side(-V / 2, wrong={"half missing": -V, "sign": V / 2, "twice": -2 * V})
 
     def classifier(real, fake, labels=(1.0, 0.0)):
-        """The cross-entropy of a table p(x, y), given by its columns, y = 1 and y = 0."""
+        """The cross-entropy of a table p(x, y), by its columns y = 1 and y = 0."""
         return nn.functional.binary_cross_entropy_with_logits(
             logits.repeat(2),
             torch.tensor(labels).repeat_interleave(n),

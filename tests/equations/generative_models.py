@@ -813,8 +813,8 @@ def monte_carlo(rng):
 @equation(
     "bernoulli-mixture",
     r"""
-    p(x)
-      = \sum_{k=1}^{K} \pi_k \prod_{i=1}^{D} \theta_{ki}^{x_i} (1 - \theta_{ki})^{1 - x_i}
+    p(x) = \sum_{k=1}^{K} \pi_k
+      \prod_{i=1}^{D} \theta_{ki}^{x_i} (1 - \theta_{ki})^{1 - x_i}
     """,
 )
 def bernoulli_mixture(rng):
