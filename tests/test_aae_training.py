@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -496,9 +497,11 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
         "log": tmp_path,
         "progress": True,
     }
+    aae = small()
     with pytest.raises(Stop):
-        fit_aae(small(), batches(), epochs=3, weight=0.2, **asked)
+        fit_aae(aae, batches(), epochs=3, weight=0.2, **asked)
     own = {"weight": 0.2, "loss": in_words(non_saturating), "labels": None}
+    own["prior"] = in_words(aae.prior)
     assert told == asked | {"steps": 12, "settings": own}
 
 
@@ -525,8 +528,11 @@ def killed_and_resumed(play, path, monkeypatch):
 
 
 def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, monkeypatch):
-    def play(path, watch, labels=LABELS, **rules):
-        aae = small(labels=2, prior=lambda count, y: y + torch.randn(count, 2))
+    def beside(count, y, distance=0):
+        return y + distance + torch.randn(count, 2)
+
+    def play(path, watch, labels=LABELS, prior=beside, **rules):
+        aae = small(labels=2, prior=prior)
         settings = {"epochs": 2, "weight": 0.5, "path": path, "watch": watch} | rules
         rows = fit_aae(aae, batches(), labels, **settings, device="cpu")
         return weights(aae), rows
@@ -534,7 +540,9 @@ def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, 
     (whole, rows), (resumed, kept) = killed_and_resumed(play, tmp_path / "game", monkeypatch)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert kept == rows
-    for rule, other in {"weight": 1.0, "loss": wasserstein, "labels": LABELS + 1}.items():
+    others = {"weight": 1.0, "loss": wasserstein, "labels": LABELS + 1}
+    others["prior"] = partial(beside, distance=1)
+    for rule, other in others.items():
         with pytest.raises(CheckpointError, match=rule):
             play(tmp_path / "game", None, **{rule: other})
 

@@ -79,6 +79,7 @@ def fit_aae(
         settings={
             "weight": weight,
             "loss": in_words(loss),
+            "prior": in_words(aae.prior),
             "labels": fingerprint(labels),
         },
     )
