@@ -178,7 +178,7 @@ WRONG = [
     (
         comparing.check_difference,
         lambda p, q: difference(p, q)[0],
-        "two numbers, a mean and its error, not 1",
+        "two parts, a mean and its error, not 1",
     ),
     (
         comparing.check_difference,
@@ -235,7 +235,7 @@ WRONG = [
         error(lambda p, q: (p - q).std() / 5**0.5),
         "right for five pictures, and not for three",
     ),
-    (comparing.check_standard_errors, lambda s: errors(s)[0], "two numbers, one error for each"),
+    (comparing.check_standard_errors, lambda s: errors(s)[0], "two parts, one error for each"),
     (comparing.check_standard_errors, coins(lambda s, N, M: s.var(1)), "each of the two is one"),
     (comparing.check_standard_errors, lambda s: errors(s)[::-1], "meets one chance only"),
     (

@@ -245,7 +245,7 @@ WRONG = [
         lambda mu, s: draw(mu, s / 2 + s.detach() / 2),
         "gradient of log_sigma is not",
     ),
-    (ve.check_gradients, lambda f, slope, e: slope, "two numbers, the terms of two"),
+    (ve.check_gradients, lambda f, slope, e: slope, "two parts, the terms of two"),
     (ve.check_gradients, lambda f, slope, e: (f.mean(), slope), "a score-function term for each"),
     (ve.check_gradients, lambda f, slope, e: two_gradients(f, slope, e)[::-1], "which comes"),
     (ve.check_gradients, lambda f, slope, e: (f * e, slope), "no baseline"),

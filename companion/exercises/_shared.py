@@ -12,11 +12,11 @@ def near(answer, value):
     return answer.shape == value.shape and torch.allclose(answer, value, atol=1e-6)
 
 
-def two_numbers(answer, what):
+def two_parts(answer, what):
     """The two parts of an answer."""
     several = answer.dim() > 0 if torch.is_tensor(answer) else hasattr(answer, "__len__")
     count = len(answer) if several else 1
-    assert count == 2, f"two numbers, {what}, not {count}"
+    assert count == 2, f"two parts, {what}, not {count}"
     return answer
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from companion.evaluation import Estimate
 from companion.exercises import exercise
-from companion.exercises._shared import assert_named, near, shape_of, two_numbers
+from companion.exercises._shared import assert_named, near, shape_of, two_parts
 from companion.experiments import comparison
 from companion.families import FAMILIES
 from companion.presets import D, Preset
@@ -323,7 +323,7 @@ def check_contender(contender):
 
 def _two_scalars(answer, what):
     """The two numbers of an answer, as tensors in float64."""
-    parts = [torch.as_tensor(part).double() for part in two_numbers(answer, what)]
+    parts = [torch.as_tensor(part).double() for part in two_parts(answer, what)]
     for part in parts:
         assert part.shape == (), f"each of the two is one number: shape (), not {shape_of(part)}"
     return parts

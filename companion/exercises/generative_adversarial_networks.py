@@ -14,7 +14,7 @@ from companion.exercises._shared import (
     near,
     shape_of,
     small_network,
-    two_numbers,
+    two_parts,
 )
 from companion.gan import matrix_game, non_saturating, r1, saturating
 from companion.sample_scores import precision_recall
@@ -59,7 +59,7 @@ def check_value(value):
 def check_step(step):
     """``step(x, y, rate)``: three numbers -> the next x and y, for V(x, y) = x y."""
     x, y, rate = 2.0, 3.0, 0.3
-    answer = two_numbers(step(x, y, rate), "x and y")
+    answer = two_parts(step(x, y, rate), "x and y")
     ahead_x, ahead_y = x - rate * y, y + rate * x
     expected = right_x, right_y = x - rate * ahead_y, y + rate * ahead_x
     further_x, further_y = ahead_x - rate * ahead_y, ahead_y + rate * ahead_x
@@ -216,7 +216,7 @@ def check_losses(losses):
     """``losses(real_logits, fake_logits)``: ``(N,), (M,) -> L_D, L_G``, means, nats."""
     real = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     fake = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
-    answer = two_numbers(losses(real, fake), "L_D and L_G")
+    answer = two_parts(losses(real, fake), "L_D and L_G")
     L_D, L_G = (torch.as_tensor(loss) for loss in answer)
     for name, loss in (("L_D", L_D), ("L_G", L_G)):
         assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
@@ -605,7 +605,7 @@ def check_better(gain):
     """``gain(scores, scores_before)``: ``(S,), (S,)`` -> mean gain and its standard error."""
     scores = torch.tensor([0.82, 0.91, 0.85], dtype=torch.float64)
     before = torch.tensor([0.60, 0.77, 0.58], dtype=torch.float64)
-    answer = two_numbers(gain(scores, before), "a mean and a standard error")
+    answer = two_parts(gain(scores, before), "a mean and a standard error")
     mean, error = (torch.as_tensor(value).double() for value in answer)
     right = scores.mean() - before.mean()
     assert not near(mean, -right), "a higher score is better: which comes first in the difference?"

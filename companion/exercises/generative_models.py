@@ -8,7 +8,7 @@ from companion import divergences, evaluation
 from companion.checks import sampling_p_value
 from companion.distributions import BernoulliMixture
 from companion.exercises import exercise
-from companion.exercises._shared import near, shape_of, two_numbers
+from companion.exercises._shared import near, shape_of, two_parts
 
 
 @exercise("ex-mixture-parameters")
@@ -117,7 +117,7 @@ def check_factors(factors):
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.05
     p, a = p / p.sum(), torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)
-    answer = two_numbers(factors(p, a), "one factor for each direction")
+    answer = two_parts(factors(p, a), "one factor for each direction")
     forward, reverse = (torch.as_tensor(part) for part in answer)
     for name, part in (("forward", forward), ("reverse", reverse)):
         assert part.shape == (4,), f"{name}: a number for each column: (4,), not {shape_of(part)}"

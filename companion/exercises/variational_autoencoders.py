@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from companion.exercises import exercise
-from companion.exercises._shared import near, shape_of, two_numbers
+from companion.exercises._shared import near, shape_of, two_parts
 from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, StandardNormal, iwae
 from companion.vae.distributions import DiagonalGaussian
 
@@ -123,7 +123,7 @@ def check_gradients(terms):
     noise = torch.randn(6, generator=generator, dtype=torch.float64)
     z = 0.7 + noise
     f, slope = z.square() + 3, 2 * z
-    answer = two_numbers(terms(f, slope, noise), "the terms of two estimates")
+    answer = two_parts(terms(f, slope, noise), "the terms of two estimates")
     score, path = (torch.as_tensor(part) for part in answer)
     for name, part in (("score-function", score), ("reparameterised", path)):
         assert part.shape == (6,), f"a {name} term for each draw: shape (6,), not {shape_of(part)}"
