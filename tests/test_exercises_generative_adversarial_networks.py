@@ -595,7 +595,8 @@ WRONG = [
     (gans.check_price, lambda p, q, x: (p / q).log(), "it is too steep"),
     (gans.check_price, lambda p, q, x: 2 * price(p, q, x), "it is too steep"),
     (gans.check_price, lambda p, q, x: -price(p, q, x), "where does it buy, where sell"),
-    (gans.check_price, lambda p, q, x: 0 * x, "free of charge"),
+    (gans.check_price, lambda p, q, x: 0 * x, "the same price everywhere"),
+    (gans.check_price, lambda p, q, x: 0 * x + 3, "the same price everywhere"),
     (gans.check_price, lambda p, q, x: -x, "and another price would earn"),
     (gans.check_price, lambda p, q, x: price(p, q, x) / 2, "and another price would earn"),
     (
