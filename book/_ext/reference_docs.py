@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 SECTION = re.compile(
     r"^(\s*)(Args|Returns|Yields|Raises|Source|Example|Examples|Note):(\s+)(\S.*)$"
 )
+ITEM = re.compile(r"^\s*[*\w]+(, [*\w]+)*:\s")
 SHAPE = re.compile(r"``.*?``|(\((?=[^()`]*\*\w)[^()`]*\))")  # not where it is code already
 ERROR = re.compile(r"^(\s*)(\w+Error) (?=if |when |for |on )")
 LETTER = re.compile(r"^(\s*\w+:\s+)(?=[A-Z]\.)")  # else a list, numbered by letters
@@ -94,9 +95,11 @@ def title(app: Sphinx, page: str, template: str, context: dict, doctree) -> None
 
 def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
     """Rewrite ``lines`` in place, before napoleon reads them."""
-    out, math_indent = [], None
+    out, math_indent, section = [], None, None
     for line in lines:
         indent = len(line) - len(line.lstrip())
+        if section is not None and (not line.strip() or indent <= section[0]):
+            section = None
         if math_indent is not None and line.strip() and indent <= math_indent:
             math_indent = None
         if line.lstrip().startswith((".. math::", ">>> ", ".. code")):
@@ -107,7 +110,11 @@ def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str])
             if found := SECTION.match(line):
                 before, head, space, rest = found.groups()
                 out.append(f"{before}{head}:")
-                line = f"{before}{' ' * (len(head) + 1)}{space}{rest}"
+                start = len(before) + len(head) + 1 + len(space)
+                line = " " * start + rest
+                section = indent, start + 4 * (head == "Args")
+            elif section is not None and not (section[1] > indent and ITEM.match(line)):
+                line = " " * section[1] + line.lstrip()  # goes on with what stands above
             line = ERROR.sub(r"\1\2: ", line)
             line = LETTER.sub(r"\1\\", line)
             line = SHAPE.sub(lambda m: f"``{m[1]}``" if m[1] else m[0], line)
