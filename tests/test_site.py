@@ -145,6 +145,13 @@ def test_no_description_in_the_reference_is_read_as_a_list_with_letters(pages):
     assert not pages["book/api.html"].select("dl ol")
 
 
+def test_no_words_of_a_description_are_read_as_the_name_of_a_parameter(pages):
+    fields = pages["book/api.html"].select("dl.field-list dd")
+    names = [name.text for field in fields for name in field.select("p > strong:first-child")]
+    assert len(names) > 300
+    assert [name for name in names if not re.fullmatch(r"\*{0,2}\w+", name)] == []
+
+
 def test_the_first_page_says_what_it_is_to_others(pages):
     head = pages["index.html"].head
     assert head.title.get_text(strip=True) == CONFIG["title"]

@@ -19,6 +19,7 @@ SECTION = re.compile(
     r"^(\s*)(Args|Returns|Yields|Raises|Source|Example|Examples|Note):(\s+)(\S.*)$"
 )
 ITEM = re.compile(r"^\s*[*\w]+(, [*\w]+)*:\s")
+STARTS = re.compile(rf"{ITEM.pattern}|\s*\w+Error ")
 SHAPE = re.compile(r"``.*?``|(\((?=[^()`]*\*\w)[^()`]*\))")  # not where it is code already
 ERROR = re.compile(r"^(\s*)(\w+Error) (?=if |when |for |on )")
 LETTER = re.compile(r"^(\s*\w+:\s+)(?=[A-Z]\.)")  # else a list, numbered by letters
@@ -109,11 +110,14 @@ def docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str])
         if math_indent is None:
             if found := SECTION.match(line):
                 before, head, space, rest = found.groups()
+                if head == "Args" and not ITEM.match(rest):  # as of another function
+                    out += ["", f"{before}**Parameters**: {rest}", ""]
+                    continue
                 out.append(f"{before}{head}:")
                 start = len(before) + len(head) + 1 + len(space)
                 line = " " * start + rest
-                section = indent, start + 4 * (head == "Args")
-            elif section is not None and not (section[1] > indent and ITEM.match(line)):
+                section = indent, start + 4 * (head in ("Args", "Raises"))
+            elif section is not None and not (section[1] > indent and STARTS.match(line)):
                 line = " " * section[1] + line.lstrip()  # goes on with what stands above
             line = ERROR.sub(r"\1\2: ", line)
             line = LETTER.sub(r"\1\\", line)

@@ -42,8 +42,11 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
         \mathbb{E}_{p_\text{data}(x)} \bigl[ D_\mathrm{KL}(q(z \mid x) \,\|\, p(z)) \bigr]
         = I_q(x; z) + D_\mathrm{KL}(q(z) \,\|\, p(z))
 
-    Args:   p_data: ``(n,)``; q: q(z|x), a table for each example, ``(n, m)``;
-            prior: ``(m,)``.
+    Args:
+        p_data: probabilities of the examples, ``(n,)``.
+        q:      q(z|x), a table for each example, ``(n, m)``.
+        prior:  ``(m,)``.
+
     Raises: ValueError if one of them is no table, or if they do not fit each other.
     Source: Hoffman & Johnson (2016).
     """
