@@ -142,7 +142,7 @@ def mode_coverage(
 
 
 def holes(codes: Tensor, draws: Tensor, lonely: float = 0.05) -> float:
-    """The share of draws that lie further from all codes than codes do from each other.
+    """The share of draws whose nearest code is further away than is usual between codes.
 
     Every second code is set apart. Its distance to the nearest of the others is usual if
     all but a share ``lonely`` of the codes set apart are as near. A draw is in a hole if

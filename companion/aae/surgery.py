@@ -74,7 +74,7 @@ class SurgeryEstimate(NamedTuple):
 def surgery_estimate(
     encoder: nn.Module, prior: nn.Module, x: Tensor, samples: int = 1000, chunk: int = 8
 ) -> SurgeryEstimate:
-    r"""Cut the averaged divergence of a neural encoder, Eq. (elbo-surgery).
+    r"""Cut the averaged divergence of an encoder of N examples, Eq. (elbo-surgery).
 
     Draw an example and a code of it, and compare the three log-densities of the code. The
     aggregated posterior is exact, a mixture of as many components as examples, and costs

@@ -42,8 +42,9 @@ def game_value(logits: Tensor, p_data: Tensor, p_G: Tensor) -> Tensor:
         logits:      of the discriminator at the n outcomes, ``(*batch, n)``; of any size.
         p_data, p_G: probabilities of the n outcomes, ``(*batch, n)``.
 
-    Raises: ValueError if p_data or p_G is no table, or if the outcomes differ in number.
-    Source: Goodfellow et al. (2014), Eq. 1.
+    Returns: nats, shape ``(*batch,)``.
+    Raises:  ValueError if p_data or p_G is no table, or if the outcomes differ in number.
+    Source:  Goodfellow et al. (2014), Eq. 1.
     """
     _check(p_data=p_data, p_G=p_G)
     if logits.shape[-1:] != p_data.shape[-1:]:
