@@ -1,20 +1,25 @@
 """Training: exact resume, several processes, atomic files, early stop, clear errors, silence."""
 
+import contextlib
 import csv
+import ctypes
 import itertools
 import json
 import math
 import os
 import pickle
+import platform
 import random
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import nbclient
 import nbformat
@@ -263,6 +268,65 @@ def test_a_second_interrupt_acts_at_once(tmp_path, obeyed):
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert not run.path.exists()
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_memory_is_kept_for_the_next_step_and_handed_back_after_the_last():
+    resource = pytest.importorskip("resource")
+
+    def faults():  # pages asked of the system
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    class Wide(nn.Module):
+        """Its one large value, 100 MB, is freed at the end of each step."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            asked.append(faults())
+            held.append(resident())
+            return (self.weight * torch.ones(len(x), 25 * 2**20 // len(x))).mean(1)
+
+    def train():
+        fit(Wide(), Batches(examples(), BATCH), epochs=4, device="cpu")
+        steps = [after - before for before, after in itertools.pairwise(asked)]
+        asked.clear()
+        return statistics.median(steps[-10:])
+
+    asked, held, pages = [], [], 100 * 2**20 // resource.getpagesize()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "kept_memory", lambda wanted: contextlib.nullcontext())
+        assert train() > pages / 2, "glibc itself hands the pages back, and asks for new ones"
+    with process.kept_memory(True):
+        pass
+    block = torch.ones(2**26)
+    before = resident()
+    del block
+    assert resident() < before - 2 * pages, "what is freed afterwards is handed back as before"
+    held.clear()
+    assert train() < pages / 100
+    assert resident() < max(held) - pages
+
+
+def test_afterwards_memory_is_as_glibc_leaves_it(monkeypatch):
+    """`man mallopt`: its own limits grow to 32 MiB, and twice that at the heap's end."""
+    libc, now = Mock(), {}
+    libc.mallopt = now.__setitem__
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.39"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    with process.kept_memory(True):
+        assert now == {-4: 0, -1: 2**31 - 1}
+    assert now == {-4: 65536, -3: 32 * 2**20, -1: 64 * 2**20}
+    with process.kept_memory(False):
+        assert now[-4] == 65536
 
 
 # --- several processes ------------------------------------------------------------------------

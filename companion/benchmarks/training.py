@@ -34,7 +34,7 @@ from companion.benchmarks import ratio, take_turns, wait
 from companion.experiments import mode_collapse
 from companion.gan import GAN, dcgan, fit_gan
 from companion.nn import mlp
-from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, StandardNormal
+from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, StandardNormal, iwae
 
 D = 784
 LR, BETAS = 1e-3, (0.5, 0.999)
@@ -182,11 +182,12 @@ def pyro_made() -> nn.Module:
 # --- VAE -----------------------------------------------------------------------------------------
 
 
-def vae() -> VAE:
+def vae(**options) -> VAE:
     return VAE(
         ConditionalGaussian(mlp(D, 200, 200), 200, 50),
         ConditionalBernoulli(mlp(50, 200, 200), 200, D),
         StandardNormal(50),
+        **options,
     )
 
 
@@ -328,6 +329,7 @@ LINES = {
     ),
     "gated PixelCNN": _one_objective(GatedPixelCNN, 512, fast=True),
     "VAE": Line("binary", 50_000, partial(fitted, vae), vae_descent, {"pythae": vae_of_pythae}),
+    "IWAE, 50 draws": _one_objective(partial(vae, bound=iwae, samples=50), 5_000, fast=True),
     "GAN of points": Line(
         "points",
         40_000,

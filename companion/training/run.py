@@ -160,6 +160,7 @@ class Run:
             ) as bar,
             contextlib.nullcontext() if log is None else contextlib.closing(log),
             process.reproducible(generators),
+            process.kept_memory(self.device.type == "cpu"),
             process.float32() if exact else contextlib.nullcontext(),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
