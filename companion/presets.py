@@ -289,7 +289,7 @@ PAPER = {
         partial(PixelCNN, channels=32, layers=15, kernel=3, first_kernel=7),
         "PixelCNN",
         batch_size=256,
-        epochs=150,
+        epochs=100,
         learning_rate=2e-3,
         warmup=0.02,
         precision="fast",
