@@ -4,6 +4,7 @@ Run after `make book`. Without a built site or without Chromium the tests are sk
 machine and fail in CI.
 """
 
+import base64
 import functools
 import http.server
 import os
@@ -158,6 +159,15 @@ def test_the_first_page_says_what_it_is_to_others(pages):
     about = head.select_one("meta[name='description']")["content"]
     assert about == head.select_one("meta[property='og:description']")["content"]
     assert head.select_one("meta[property='og:title']")["content"] == CONFIG["title"]
+
+
+def test_the_first_page_shows_a_picture_of_the_last_chapter(pages):
+    cells = nbformat.read(ROOT / "book/comparing-the-models.ipynb", as_version=4).cells
+    [cell] = [cell for cell in cells if "front-page" in cell.metadata.get("tags", [])]
+    [picture] = pages["index.html"].select("article img")
+    assert picture["alt"] == cell.metadata.mystnb.image.alt
+    [stored] = [output.data["image/png"] for output in cell.outputs if "data" in output]
+    assert (SITE / picture["src"]).read_bytes() == base64.b64decode(stored)
 
 
 def test_the_reference_lists_every_module_of_the_package(pages):
