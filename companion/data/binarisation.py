@@ -37,7 +37,7 @@ def binarize(images: Tensor, seed: int) -> Tensor:
     Args:    images: grey, uint8, any shape.
              seed: 0 to 2³² − 1; those of the book are in `SEEDS`.
     Returns: uint8 of zeros and ones, same shape and device.
-    Source:  Salakhutdinov and Murray (2008), whose draw is the static binarised MNIST.
+    Source:  Salakhutdinov and Murray (2008); the static binarised MNIST is one such draw.
     """
     require_grey(images)
     draws = np.random.RandomState(seed).randint(0, 255, tuple(images.shape), dtype=np.uint8)

@@ -17,7 +17,7 @@ def bars_and_stripes(side: int = 4) -> Tensor:
 
     Args:    side: rows and columns of an image.
     Returns: uint8 of zeros and ones, shape (2^(side + 1) − 2, side²), rows first, sorted.
-    Source:  Hinton and Sejnowski (1986); MacKay (2003), Ch. 43.
+    Source:  MacKay (2003), Ch. 43, who draws the two that are of one value twice as often.
     """
     values = (torch.arange(2**side)[:, None] >> torch.arange(side)) & 1  # (2^side, side)
     rows, columns = values.repeat_interleave(side, dim=1), values.repeat(1, side)

@@ -116,7 +116,7 @@ def score(read: Tensor, labels: Tensor) -> dict[str, float]:
 
     Returns: ``modes``, numbers that are read at least once; ``kl``, the divergence of the numbers'
         frequencies from those of the data, KL(drawings ‖ data), nats.
-    Source:  Srivastava et al. (2017), VEEGAN, Sec. 4.
+    Source:  Srivastava et al. (2017), VEEGAN, on Stacked MNIST.
     """
     drawn = numbers(read).bincount(minlength=1000).double() / len(read)
     digit = labels.bincount(minlength=10).double() / len(labels)
