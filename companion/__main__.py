@@ -59,6 +59,8 @@ class Commands(click.Group):
         foreseen = (ValueError, FloatingPointError, OSError, data.DataError, ResultsError)
         try:
             return super().invoke(context)
+        except BrokenPipeError:  # whoever reads has seen enough, and click ends quietly
+            raise
         except (*foreseen, training.CheckpointError) as error:
             fail(" ".join(str(error).split()))
         except torch.OutOfMemoryError:
@@ -71,6 +73,16 @@ class Commands(click.Group):
                 raise
             told = str(error).strip().partition("\n")[0]
             fail(f"torch.compile failed here ({told}): leave out --compile")
+
+
+class Positive(click.FloatRange):
+    """A range of click's takes nan for a number in it."""
+
+    def convert(self, value, parameter, context):
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", parameter, context)
+        return number
 
 
 def fail(message: str) -> None:
@@ -126,6 +138,8 @@ def folder_of(folder: Path | None, scale: str, name: str) -> Path:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main():
     """Train, score and draw from the models of Generative Models, Line by Line."""
+    for stream in (sys.stdout, sys.stderr):  # a file of an old encoding has no sign for ≤
+        stream.reconfigure(errors="replace")
 
 
 @main.command()
@@ -142,7 +156,7 @@ def models(scale):
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of a step, over all processes.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), help="Before warm-up and schedule."
+    "--learning-rate", type=Positive(0, min_open=True), help="Before warm-up and schedule."
 )
 @seed_option("Of initial weights, batches and noise.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps; left out: a CUDA GPU if there is one.")
@@ -151,7 +165,7 @@ def models(scale):
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs in vain.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(0, min_open=True),
     help="Save and stop after so many of training; not under torchrun.",
 )
 def train(model, scale, folder, seed, device, compiled, patience, minutes, **asked):

@@ -96,6 +96,8 @@ def wasserstein1(p: Tensor, q: Tensor, support: Tensor) -> Tensor:
     Source: Vallender (1974).
     """
     _check(p=p, q=q)
+    if not support.is_floating_point():
+        support = support.to(p.dtype)
     if support.shape != p.shape[-1:] or not (support.diff() > 0).all():
         raise ValueError(
             f"support must be strictly increasing, of shape {tuple(p.shape[-1:])}: sort it, and "
@@ -121,6 +123,8 @@ def tabulate(distribution: Distribution, points: Tensor) -> Tensor:
     """
     if points.dim() != 1 or len(points) < 2:
         raise ValueError(f"points must have shape (n,), n at least 2, not {tuple(points.shape)}")
+    if not points.is_floating_point():
+        raise ValueError(f"points must be floats, not {points.dtype}")
     width = (points[-1] - points[0]) / (len(points) - 1)
     off = points.double().diff() - width
     rounding = 2 * torch.finfo(points.dtype).eps * points.abs().max()  # of both ends of a cell
@@ -197,6 +201,8 @@ def _tolerance(table: Tensor) -> float:
 def _check(**tables: Tensor) -> None:
     """Raise ValueError unless each holds probabilities on its last axis and fits the others."""
     for name, table in tables.items():
+        if not table.is_floating_point():
+            raise ValueError(f"{name} holds {table.dtype}: give probabilities, as floats")
         if (table < 0).any():
             raise ValueError(f"{name} has negative entries: give probabilities, not logarithms")
         total = table.sum(-1)

@@ -309,6 +309,8 @@ def test_an_error_is_one_line_that_says_what_to_do(here, arguments, message):
         ["sample", "made", "--to", "nowhere/a.png"],
         ["evaluate", "made", "--record", "--preset", "paper", "--draws", "3"],
         ["table", "of contents"],
+        ["train", "made", "--minutes", "nan"],
+        ["train", "made", "--learning-rate", "inf"],
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_done(here, arguments):
@@ -339,6 +341,30 @@ def test_what_may_go_wrong_is_told_in_one_line(here, monkeypatch, error, message
     assert told.startswith("MADE is being trained")
     assert line.startswith("Error: ")
     assert line.endswith(message)
+
+
+def test_whoever_reads_may_stop_reading(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "companion", "table"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ALONE, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert "Error" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_goes_into_a_file_of_any_encoding(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "companion", "table", "full-scale"],
+        cwd=tmp_path,
+        env=ALONE | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "IWAE-5" in done.stdout
 
 
 def test_a_mistake_of_ours_is_not_hidden(here, monkeypatch):

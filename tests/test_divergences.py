@@ -279,6 +279,28 @@ def test_what_is_no_table(table, message):
             f(right, wrong)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+def test_tables_of_integers_are_refused_lest_differences_wrap(dtype):
+    p, q = torch.eye(3, dtype=dtype)[:2]
+    for f in (*OF_TWO, lambda p, q: wasserstein1(p, q, torch.arange(3))):
+        with pytest.raises(ValueError, match=f"p holds {dtype}: give probabilities, as floats"):
+            f(p, q)
+        with pytest.raises(ValueError, match=f"q holds {dtype}: give probabilities, as floats"):
+            f(p.float(), q)
+
+
+def test_a_support_of_bytes_does_not_wrap():
+    p, q = torch.eye(3)[[0, 2]]
+    assert wasserstein1(p, q, torch.tensor([1, 2, 4], dtype=torch.uint8)) == 3
+    with pytest.raises(ValueError, match="strictly increasing"):
+        wasserstein1(p, q, torch.tensor([2, 1, 0], dtype=torch.uint8))
+
+
+def test_points_are_floats():
+    with pytest.raises(ValueError, match=r"points must be floats, not torch\.int64"):
+        tabulate(Normal(0.0, 1.0), torch.arange(-10, 11))
+
+
 def test_tables_that_do_not_fit():
     one, two, three = torch.ones(1), torch.ones(2) / 2, torch.ones(3, 2) / 2
     for p, q in ((one, two), (three, one), (three, three[:2])):

@@ -175,6 +175,11 @@ WRONG = [
     ),
     (ar.check_made_masks, lambda m, D: (m[:, None] <= pixels(D), pixels(D)[:, None] < m), "later"),
     (ar.check_made_masks, lambda m, D: (pixels(D)[:, None] > m, m[:, None] >= pixels(D)), "shape"),
+    (
+        ar.check_made_masks,
+        lambda m, D: (m[:, None] >= pixels(D), pixels(D)[:, None] == m + 1),
+        "not every connection",
+    ),
     (ar.check_ensemble, lambda log_p: log_p.mean(0), "averaging logarithms"),
     (ar.check_ensemble, lambda log_p: log_p.logsumexp(0), "sum to 3.000"),
     (ar.check_ensemble, lambda log_p: log_p[0], "equally"),
@@ -263,6 +268,7 @@ def test_right_answers_pass():
     ).startswith("✓")
     assert ar.check_log_likelihood.verdict(log_likelihood_in_a_loop).startswith("✓")
     assert ar.check_sampler.verdict(lambda model, n: model.sample((n,))).startswith("✓")
+    assert ar.check_sampler.verdict(lambda model, n: model.sample((n,)).numpy()).startswith("✓")
     assert ar.check_nade_logits.verdict(nade_logits).startswith("✓")
     assert ar.check_kernel_mask.verdict(kernel_mask).startswith("✓")
     assert ar.check_view.verdict(view).startswith("✓")
@@ -272,6 +278,7 @@ def test_right_answers_pass():
         lambda model: causal(model) and samples_p_value(model) > 1e-4
     ).startswith("✓")
     assert ar.check_completion.verdict(complete).startswith("✓")
+    assert ar.check_completion.verdict(lambda *asked: complete(*asked).numpy()).startswith("✓")
     assert ar.check_completion.verdict(complete_by_enumeration).startswith("✓")
 
 

@@ -562,7 +562,12 @@ WRONG = [
         "L_G should be 100, not inf: the sigmoid",
     ),
     (gans.check_isolation, trains_both, "G has moved, in 0.weight"),
-    (gans.check_isolation, slip(fake=lambda G, z: G(z)), "a gradient waits"),
+    (gans.check_isolation, slip(fake=lambda G, z: G(z)), "its gradients have changed"),
+    (
+        gans.check_isolation,
+        lambda G, *rest: (isolated(G, *rest, fake=lambda G, z: G(z)), G.zero_grad())[0],
+        "G's gradients are gone",
+    ),
     (
         gans.check_isolation,
         slip(fake=lambda G, z: G.requires_grad_(False)(z)),

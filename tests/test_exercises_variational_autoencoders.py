@@ -123,6 +123,11 @@ def two_gradients(f, slope, noise):
     return (f - (f * weights).sum() / weights.sum()) * noise, slope
 
 
+def two_gradients_by_regression(f, slope, noise):
+    (_, covariance), (_, variance) = torch.stack([f * noise, noise]).cov()
+    return (f - covariance / variance) * noise, slope
+
+
 def with_path(path):
     return lambda f, slope, noise: (two_gradients(f, slope, noise)[0], path(f, slope, noise))
 
@@ -143,6 +148,7 @@ RIGHT = [
     (ve.check_gradients, two_gradients),
     (ve.check_gradients, in_float32(two_gradients)),
     (ve.check_gradients, lambda f, slope, e: ((f - (f * e * e).mean()) * e, slope)),
+    (ve.check_gradients, two_gradients_by_regression),
     (ve.check_elbo, lambda likelihood, prior, q: (likelihood + prior - q).mean(0)),
     (ve.check_elbo, lambda likelihood, prior, q: elbo(likelihood - (q - prior))),
     (ve.check_elbo, in_float32(lambda likelihood, prior, q: sum(likelihood + prior - q) / len(q))),

@@ -161,7 +161,7 @@ def test_killed_at_any_line_a_run_ends_bit_for_bit_where_it_would_have(tmp_path,
     draw = random.Random(0)
     kills, steps, torn = 0, set(), 0
     for _ in range(25):
-        if not killed_after(draw.randrange(100, 3500), noisy_run, path, save_every=save_every):
+        if not killed_after(draw.randrange(100, 4500), noisy_run, path, save_every=save_every):
             break
         kills += 1
         torn += checkpoint.temporary(path).exists()
@@ -229,6 +229,7 @@ def test_interrupted_it_saves_the_step_and_says_how_to_go_on(tmp_path, signum, o
                 signal.raise_signal(signum)  # in the middle of a step
             return super().forward(x)
 
+    Interrupted.__name__ = "Noisy"  # it is to pass for one
     with pytest.raises(KeyboardInterrupt):
         fit(make(Interrupted), Batches(examples(), BATCH), epochs=2, path=path, device="cpu")
     assert checkpoint.read(path)[1]["step"] == 7
@@ -324,9 +325,64 @@ def test_afterwards_memory_is_as_glibc_leaves_it(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     with process.kept_memory(True):
         assert now == {-4: 0, -1: 2**31 - 1}
+        with process.kept_memory(True):
+            assert now[-4] == 0
+        assert now[-4] == 0, "the run around it goes on"
     assert now == {-4: 65536, -3: 32 * 2**20, -1: 64 * 2**20}
     with process.kept_memory(False):
         assert now[-4] == 65536
+    with process.kept_memory(True):
+        assert now[-4] == 0
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    with process.kept_memory(True):
+        assert now[-4] == 65536, "someone has told glibc what to do"
+
+
+def test_scoring_leaves_the_generators_as_they_were():
+    model = make()
+    run = Run(3, device="cpu")
+    run.prepare(model=model)
+    drawn = []
+    for _ in run.batches(Batches(examples(), BATCH)):
+        run.score(model, examples(50), BATCH)
+        drawn.append(torch.rand(()).item())
+        run.log(train=0.0)
+    assert len({*drawn}) == 3
+    torch.manual_seed(5)
+    expected = torch.rand(())
+    torch.manual_seed(5)
+    run.score(model, examples(50), BATCH)
+    assert torch.rand(()) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0.55}, "steps, and epochs, are a whole number of at least 0, not 5.5"),
+        ({"epochs": -1}, "of at least 0, not -10"),
+        ({"warmup": 500}, "warmup is a fraction of the steps, 0 to 1, not 500"),
+        ({"warmup": -0.1}, "0 to 1, not -0.1"),
+        ({"warmup": math.nan}, "0 to 1, not nan"),
+        ({"clip": -1.0}, "clip, the largest norm of the gradient, is above 0, not -1.0"),
+        ({"clip": 0}, "above 0, not 0"),
+        ({"validation": examples(0)}, "validation holds no examples: leave it out"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_trained(settings, message):
+    model = make()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fit(model, Batches(examples(), BATCH), **{"epochs": 1, "device": "cpu"} | settings)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_files_that_hold_no_weights_are_told_apart(tmp_path):
+    noisy_run(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="run is the checkpoint of a run: give a file of sav"):
+        load_model(make(), tmp_path / "run")
+    for use in (partial(load_model, make()), noisy_run):
+        with pytest.raises(CheckpointError, match=f"{tmp_path} is a folder: name a file"):
+            use(tmp_path)
 
 
 # --- several processes ------------------------------------------------------------------------
@@ -765,6 +821,11 @@ def test_nothing_pickles(tmp_path, monkeypatch):
     assert {"model/net.0.weight", "kept/net.0.weight", "optimizer/0/exp_avg"} <= names
 
 
+def late(progress):
+    """The cosine, but for the end."""
+    return training.run.SCHEDULES["cosine"](min(progress, 0.9))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -774,6 +835,7 @@ def test_nothing_pickles(tmp_path, monkeypatch):
         ({"learning_rate": 0.1}, "optimizer/groups: .*0.001.* there, .*0.1.* here"),
         ({"optimizer": torch.optim.SGD}, "optimizer/class: Adam there, SGD here"),
         ({"schedule": "constant"}, "schedule: "),
+        ({"schedule": late}, "schedule: "),
         ({"precision": "bf16"}, "precision: no there, bf16 here"),
     ],
 )
@@ -783,6 +845,38 @@ def test_the_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
         CheckpointError, match=rf"(?s)run is the checkpoint of another run.*{message}"
     ):
         noisy_run(tmp_path / "run", **change)
+
+
+def replaced(model, layer):
+    model.net[2] = layer
+    return model
+
+
+def test_a_module_s_configuration_is_what_its_tensors_do_not_tell():
+    class Priced(nn.Module):
+        def __init__(self, weight, price, watch=None):
+            super().__init__()
+            self.weight, self.price, self.layer, self._calls = weight, price, nn.ELU(0.5), 3
+            self.watch = watch
+
+    class Radius:
+        def __init__(self, radius):
+            self.radius, self._drawn = radius, 0
+
+        def __call__(self):
+            return self.radius
+
+    told = checkpoint.configuration(Priced((1, 2.0), Radius(50), partial(max, key=abs)))
+    assert told == {
+        "whole": {
+            "class": "Priced",
+            "weight": "[1, 2.0]",
+            "price": "Radius(radius=50)",
+            "watch": "max(key=abs)",
+        },
+        "layer": {"class": "ELU", "alpha": "0.5", "inplace": "False"},
+    }
+    assert "weight" not in checkpoint.configuration(Priced(torch.ones(1), None))["whole"]
 
 
 def test_a_checkpoint_is_of_the_data_and_not_of_one_device_s_noise(tmp_path, monkeypatch):
@@ -820,6 +914,16 @@ def test_a_checkpoint_is_of_the_data_and_not_of_one_device_s_noise(tmp_path, mon
             lambda: make(features=9),
             lambda: Batches(examples(features=9), BATCH),
             r"model/net.0.weight: torch.float32 \[16, 8\] there, torch.float32 \[16, 9\] here",
+        ),
+        (
+            lambda: make(dropout=0.5),
+            lambda: Batches(examples(), BATCH),
+            r"model/net.2/p: 0.2 there, 0.5 here",
+        ),
+        (
+            lambda: replaced(make(), nn.AlphaDropout(0.2)),
+            lambda: Batches(examples(), BATCH),
+            "model/net.2/class: Dropout there, AlphaDropout here",
         ),
     ],
 )

@@ -89,6 +89,10 @@ def check_made_masks(masks):
     assert torch.equal(into, (degrees[:, None] >= torch.arange(1, D + 1)).double()), (
         "a unit of degree m sees the first m pixels"
     )
+    assert torch.equal(out, (torch.arange(1, D + 1)[:, None] > degrees).double()), (
+        "every path is there, but not every connection: an output listens to all units of lower "
+        "degree"
+    )
 
 
 @exercise("ex-ensemble")
@@ -128,7 +132,7 @@ def check_sampler(sample):
     model = FVSBN(5, [3, 0, 4, 2, 1])
     for parameter in model.parameters():
         parameter.data.normal_()
-    answer = sample(model, 20_000)
+    answer = torch.as_tensor(sample(model, 20_000))
     assert answer.shape == (20_000, 5), f"shape (n, D), not {shape_of(answer)}"
     assert ((answer == 0) | (answer == 1)).all(), "samples are zeros and ones: draw, do not round"
     assert len(answer.unique(dim=0)) > 1, "all samples are the same: is a coin thrown for each?"
@@ -280,7 +284,7 @@ def check_completion(complete):
     for places in ([0, 1], [2, 4], [3, 4], []):  # of the known entries in the model's order
         known = torch.zeros(D, dtype=torch.bool)
         known[model.orders[0][places]] = True
-        answer = complete(model, x, known, n)
+        answer = torch.as_tensor(complete(model, x, known, n))
         assert answer.shape == (n, D), f"shape (n, D), not {shape_of(answer)}"
         assert ((answer == 0) | (answer == 1)).all(), "completions are zeros and ones"
         assert (answer == x)[:, known].all(), "the known entries must come out as they went in"

@@ -286,11 +286,12 @@ def check_isolation(discriminator_step):
         name: joined(torch.autograd.grad(loss, weights, retain_graph=True))
         for name, loss in losses.items()
     }
-    for weight in weights:  # as G's step may have left it
+    for weight in [*weights, *G.parameters()]:  # as G's step may have left it
         weight.grad = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
     stale = joined([weight.grad.clone() for weight in weights])
     before = joined([weight.detach().clone() for weight in weights])
     before_G = {name: value.clone() for name, value in G.state_dict().items()}
+    stale_G = [weight.grad.clone() for weight in G.parameters()]
 
     loss = discriminator_step(G, D, real, noise, torch.optim.SGD(weights, rate))
 
@@ -298,9 +299,11 @@ def check_isolation(discriminator_step):
         assert torch.equal(value, before_G[name]), (
             f"G has moved, in {name}: whose weights may a step of D change?"
         )
-    assert all(weight.grad is None for weight in G.parameters()), (
-        "G has not moved, but a gradient waits in its weights: where is the graph to be cut?"
-    )
+    for weight, gradient in zip(G.parameters(), stale_G, strict=True):
+        assert weight.grad is not None, "G's gradients are gone: whose are to go?"
+        assert torch.equal(weight.grad, gradient), (
+            "G has not moved, but its gradients have changed: where is the graph to be cut?"
+        )
     for name, network in (("G", G), ("D", D)):
         assert all(weight.requires_grad for weight in network.parameters()), (
             f"{name} is left frozen: how is it to learn in its next step?"

@@ -323,7 +323,7 @@ def check_complete(complete):
     for places in ([], [3, 4], [0, 1], [1, 2, 4], [0]):
         known = torch.zeros(5, dtype=torch.bool)
         known[places] = True
-        answer = complete(mixture, x, known, n)
+        answer = torch.as_tensor(complete(mixture, x, known, n))
         assert answer.shape == (n, 5), f"shape (n, D) = {(n, 5)}, not {tuple(answer.shape)}"
         assert ((answer == 0) | (answer == 1)).all(), "completions are zeros and ones"
         assert (answer == x)[:, known].all(), "the known entries must come out as they went in"

@@ -38,8 +38,10 @@ def load_model(module: nn.Module, path: str | os.PathLike) -> nn.Module:
     Raises: CheckpointError if the file is damaged, or its names, shapes, types or masks differ.
     """
     tensors, record = read(Path(path))
+    if "model" not in record:
+        raise CheckpointError(f"{path} is the checkpoint of a run: give a file of save_model")
     message = f"{path} holds another model: build it with the arguments it was saved with"
-    refuse_differences(message, record.get("model", {}), signature(module))
+    refuse_differences(message, record["model"], signature(module))
     module.load_state_dict(tensors)
     return module
 
@@ -78,6 +80,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     Raises: CheckpointError, naming the file, if one bit of it has changed.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name a file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -118,6 +122,26 @@ def signature(module: nn.Module) -> dict[str, str]:
     return types | {"checksum of constant buffers": str(checksum(constants))}
 
 
+def configuration(module: nn.Module) -> dict[str, dict[str, str]]:
+    """What a module computes with beside tensors: of each part the class and the settings."""
+
+    def plain(value):
+        if isinstance(value, (tuple, list)):
+            return all(map(plain, value))
+        kinds = (bool, int, float, str, type(None))
+        return isinstance(value, kinds) or (callable(value) and not isinstance(value, nn.Module))
+
+    return {
+        name or "whole": {"class": type(part).__name__}
+        | {
+            key: str(in_words(value))
+            for key, value in vars(part).items()
+            if not key.startswith("_") and key != "training" and plain(value)
+        }
+        for name, part in module.named_modules()
+    }
+
+
 def fingerprint(x: Tensor | None) -> dict | None:
     """What tells these data from others, and from none."""
     if x is None:
@@ -128,18 +152,26 @@ def fingerprint(x: Tensor | None) -> dict | None:
 def in_words(value: Any) -> Any:
     """A function by its name and the arguments it has been given; all else as JSON holds it.
 
-    What the function does is not looked at: one that changes takes a new name.
+    What the function does is not looked at: one that changes takes a new name. An object that can
+    be called is told by its class and its public attributes.
 
     >>> in_words(partial(max, 1, key=abs))
     'max(1, key=abs)'
     """
     if isinstance(value, partial):
-        given = [f"{in_words(each)}" for each in value.args]
-        given += [f"{key}={in_words(each)}" for key, each in value.keywords.items()]
-        return f"{in_words(value.func)}({', '.join(given)})"
+        return _called(value.func, value.args, value.keywords)
+    if callable(value) and not hasattr(value, "__name__") and not isinstance(value, nn.Module):
+        public = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
+        return _called(type(value), (), public) if public else type(value).__name__
     if isinstance(value, tuple):
         return [in_words(each) for each in value]
     return getattr(value, "__name__", type(value).__name__) if callable(value) else value
+
+
+def _called(function: Any, args: tuple, keywords: dict) -> str:
+    given = [f"{in_words(each)}" for each in args]
+    given += [f"{key}={in_words(each)}" for key, each in keywords.items()]
+    return f"{in_words(function)}({', '.join(given)})"
 
 
 def refuse_differences(message: str, theirs: dict, ours: dict) -> None:

@@ -71,7 +71,8 @@ def fit(
         clip:          largest Euclidean norm of the gradient.
         patience:      stop after so many epochs without a better validation score, and end with
                        the weights of the best epoch.
-        path:          checkpoint file; if it exists, the run goes on from it.
+        path:          checkpoint file; if it exists, the run goes on from it. One of other
+                       settings, data or model is refused; functions are told by their names alone.
         save_every:    seconds between checkpoints.
         device:        to train on: "cpu", "cuda", "cuda:1", "mps", ...; left out: CUDA if there
                        is one.
@@ -91,6 +92,10 @@ def fit(
     """
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: without them no epoch is the best")
+    if validation is not None and len(validation) == 0:
+        raise ValueError("validation holds no examples: leave it out")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip, the largest norm of the gradient, is above 0, not {clip}")
     settings = {"clip": clip, "patience": patience}
     if validation is not None:
         settings["validation"] = fingerprint(validation)

@@ -63,15 +63,20 @@ def reproducible(generators: list[torch.Generator]) -> Iterator[None]:
             generator.set_state(state)
 
 
+_keeping = threading.Lock()
+
+
 @contextmanager
 def kept_memory(wanted: bool) -> Iterator[None]:
     """Memory freed inside stays with the process, for the next step; afterwards it is handed back.
 
     glibc gives what is larger than 32 MB to the system as soon as it is freed, and gets it back
     page by page, filled with zeros: half the time of a step with fifty draws. Other C libraries are
-    left as they are.
+    left as they are, and so is glibc if the environment tells it how to deal with memory, and
+    within another run, which sees to it.
     """
-    if not wanted or platform.libc_ver()[0] != "glibc":
+    told = any(key.startswith(("MALLOC_", "GLIBC_TUNABLES")) for key in os.environ)
+    if not wanted or told or platform.libc_ver()[0] != "glibc" or not _keeping.acquire(False):
         yield
         return
     libc = ctypes.CDLL(None)
@@ -85,6 +90,7 @@ def kept_memory(wanted: bool) -> Iterator[None]:
         libc.mallopt(mmap_threshold, 2**25)
         libc.mallopt(trim_threshold, 2**26)
         libc.malloc_trim(0)
+        _keeping.release()
 
 
 limit = math.inf  # seconds of a run's steps, after which it saves and gives way as to SIGTERM

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +70,11 @@ class Run:
         if not callable(schedule) and schedule not in SCHEDULES:
             raise ValueError(f"schedule: a function or one of {[*SCHEDULES]}, not {schedule!r}")
         self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-        self.steps, self.warmup, self.seed = steps, warmup, seed
+        if steps < 0 or steps != int(steps):
+            raise ValueError(f"steps, and epochs, are a whole number of at least 0, not {steps}")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is a fraction of the steps, 0 to 1, not {warmup}")
+        self.steps, self.warmup, self.seed = int(steps), warmup, seed
         self.path = None if path is None else Path(path)
         self.accelerator, self.device = devices.accelerator(device, precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -84,8 +89,14 @@ class Run:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # total, count
         self.save_every, self._saved, self._signals = save_every, time.monotonic(), []
         self._earlier, self._since = 0.0, time.perf_counter()  # the former: in earlier pieces
-        factors = [round(self.factor(i / 8), 6) for i in range(8)]  # tells functions apart
-        self.settings = {"steps": steps, "seed": seed, "precision": precision, "schedule": factors}
+        factors = [round(self.factor(i / 64), 6) for i in range(64)]  # tells functions apart
+        factors = [*factors[::8], zlib.crc32(str(factors).encode())]
+        self.settings = {
+            "steps": self.steps,
+            "seed": seed,
+            "precision": precision,
+            "schedule": factors,
+        }
         self.settings |= settings or {}
 
     def prepare(self, **objects: nn.Module | Optimizer) -> list:
@@ -103,7 +114,7 @@ class Run:
                 self._homes[name] = devices.home_of(item)
                 self.modules[name] = item.to(self.device)
                 devices.share_buffers(item)
-                self.settings[name] = checkpoint.signature(item)
+                self.settings[name] = checkpoint.signature(item) | checkpoint.configuration(item)
                 # Compiled inside: accelerate's autocast is new in every run, which would compile
                 # again. CUDA graphs, since small steps are all launches there.
                 graphs = "reduce-overhead" if self.device.type == "cuda" else None
@@ -126,7 +137,9 @@ class Run:
         saves when it is time. Ctrl-C and SIGTERM act once the step under way is done and saved.
         Afterwards the generators are as they were before, and modules and optimisers where they
         were before `prepare`; after an exception in the loop only once this iterator is closed
-        (`contextlib.closing`), or forgotten.
+        (`contextlib.closing`), or forgotten. One run at a time: one that begins and ends within
+        another's step does no harm, but two that overlap, as in threads, draw from each other's
+        generators.
         """
         with self._home_afterwards():
             yield from self._batches(data)
@@ -239,7 +252,8 @@ class Run:
     def score(self, model: nn.Module, x: Tensor, batch_size: int) -> float:
         """Mean of ``model(x)`` over all of x, in evaluation mode, shared among the processes.
 
-        Every call draws the same random numbers, so that scores of two epochs compare.
+        Every call draws the same random numbers, so that scores of two epochs compare, and leaves
+        the generators as they were.
         """
         devices.share_buffers(model)
         generators, training = process.generators(self.device), model.training
@@ -247,10 +261,11 @@ class Run:
         chunks = x.to(place).split(batch_size)
         sums = torch.zeros(len(chunks), device=self.device)
         model.eval()
-        for i in range(self.rank, len(chunks), self.world):
-            process.seed_all(generators, self.seed, f"chunk {i}")
-            with self.accelerator.autocast():
-                sums[i] = model(chunks[i].to(torch.float32)).sum()
+        with process.reproducible(generators):
+            for i in range(self.rank, len(chunks), self.world):
+                process.seed_all(generators, self.seed, f"chunk {i}")
+                with self.accelerator.autocast():
+                    sums[i] = model(chunks[i].to(torch.float32)).sum()
         model.train(training)
         return math.fsum(self.accelerator.reduce(sums, "sum").tolist()) / len(x)
 
