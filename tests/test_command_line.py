@@ -359,9 +359,9 @@ def test_a_table_goes_into_a_file_of_any_encoding(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "companion", "table", "full-scale"],
         cwd=tmp_path,
-        env=ALONE | {"PYTHONIOENCODING": "ascii"},
+        env=ALONE | {"PYTHONIOENCODING": "cp1252"},
         capture_output=True,
-        text=True,
+        encoding="cp1252",
     )
     assert done.returncode == 0, done.stderr
     assert "IWAE-5" in done.stdout
