@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shlex
@@ -139,7 +140,8 @@ def folder_of(folder: Path | None, scale: str, name: str) -> Path:
 def main():
     """Train, score and draw from the models of Generative Models, Line by Line."""
     for stream in (sys.stdout, sys.stderr):  # a file of an old encoding has no sign for ≤
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
+            stream.reconfigure(errors="replace")
 
 
 @main.command()

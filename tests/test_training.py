@@ -861,18 +861,18 @@ def test_a_module_s_configuration_is_what_its_tensors_do_not_tell():
 
     class Radius:
         def __init__(self, radius):
-            self.radius, self._drawn = radius, 0
+            self.radius, self._drawn, self.noise = radius, 0, torch.Generator()
 
         def __call__(self):
             return self.radius
 
-    told = checkpoint.configuration(Priced((1, 2.0), Radius(50), partial(max, key=abs)))
+    told = checkpoint.configuration(Priced((1, 2.0), Radius(50), [partial(max, key=abs), abs]))
     assert told == {
         "whole": {
             "class": "Priced",
             "weight": "[1, 2.0]",
             "price": "Radius(radius=50)",
-            "watch": "max(key=abs)",
+            "watch": "['max(key=abs)', 'abs']",
         },
         "layer": {"class": "ELU", "alpha": "0.5", "inplace": "False"},
     }

@@ -124,6 +124,15 @@ def signature(module: nn.Module) -> dict[str, str]:
 
 def configuration(module: nn.Module) -> dict[str, dict[str, str]]:
     """What a module computes with beside tensors: of each part the class and the settings."""
+    return {
+        name or "whole": {"class": type(part).__name__}
+        | {k: str(in_words(v)) for k, v in _settings(part).items() if k != "training"}
+        for name, part in module.named_modules()
+    }
+
+
+def _settings(item: Any) -> dict[str, Any]:
+    """The public attributes that words tell: a generator, say, is another in each process."""
 
     def plain(value):
         if isinstance(value, (tuple, list)):
@@ -131,15 +140,8 @@ def configuration(module: nn.Module) -> dict[str, dict[str, str]]:
         kinds = (bool, int, float, str, type(None))
         return isinstance(value, kinds) or (callable(value) and not isinstance(value, nn.Module))
 
-    return {
-        name or "whole": {"class": type(part).__name__}
-        | {
-            key: str(in_words(value))
-            for key, value in vars(part).items()
-            if not key.startswith("_") and key != "training" and plain(value)
-        }
-        for name, part in module.named_modules()
-    }
+    attributes = getattr(item, "__dict__", {})
+    return {k: v for k, v in attributes.items() if not k.startswith("_") and plain(v)}
 
 
 def fingerprint(x: Tensor | None) -> dict | None:
@@ -153,7 +155,7 @@ def in_words(value: Any) -> Any:
     """A function by its name and the arguments it has been given; all else as JSON holds it.
 
     What the function does is not looked at: one that changes takes a new name. An object that can
-    be called is told by its class and its public attributes.
+    be called is told by its class and its settings.
 
     >>> in_words(partial(max, 1, key=abs))
     'max(1, key=abs)'
@@ -161,9 +163,9 @@ def in_words(value: Any) -> Any:
     if isinstance(value, partial):
         return _called(value.func, value.args, value.keywords)
     if callable(value) and not hasattr(value, "__name__") and not isinstance(value, nn.Module):
-        public = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
-        return _called(type(value), (), public) if public else type(value).__name__
-    if isinstance(value, tuple):
+        settings = _settings(value)
+        return _called(type(value), (), settings) if settings else type(value).__name__
+    if isinstance(value, (tuple, list)):
         return [in_words(each) for each in value]
     return getattr(value, "__name__", type(value).__name__) if callable(value) else value
 
