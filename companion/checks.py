@@ -66,6 +66,8 @@ def sees(logits: Callable[[Tensor], Tensor], features: int, output: int) -> Tens
 @torch.no_grad()
 def frequencies(samples: Tensor) -> Tensor:
     """How often each binary vector occurs, ``(N, D) -> (2**D,)``, in the order of all_binary."""
+    if not ((samples == 0) | (samples == 1)).all():
+        raise ValueError("samples are vectors of zeros and ones")
     features = samples.shape[-1]
     place = 2 ** torch.arange(features - 1, -1, -1)
     counts = (samples.cpu().long() @ place).bincount(minlength=2**features)

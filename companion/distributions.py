@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.data import Batches
+from companion.nn import vectors
 
 
 class IndependentBernoulli(nn.Module):
@@ -151,6 +152,7 @@ class BernoulliMixture(nn.Module):
                 f"one example for each component has shape {tuple(self.probs.shape)}, "
                 f"not {tuple(examples.shape)}"
             )
+        require_examples(examples, examples.shape[1])
         examples = examples.to(self.probs)
         self.probs.data = ((examples + examples.mean(0)) / 2).clamp(0.01, 0.99)
         self.weights.data.fill_(1 / len(examples))
@@ -227,6 +229,14 @@ class GenerativeClassifier(nn.Module):
 
     forward = log_prob
 
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Choose a class, then draw from its density, ``(*sample_shape, D)``."""
+        classes = torch.distributions.Categorical(self.prior).sample(torch.Size(sample_shape))
+        draws = torch.stack([density.sample(sample_shape) for density in self.densities], -1)
+        place = classes.to(draws.device)[..., None, None].expand(*draws.shape[:-1], 1)
+        return draws.gather(-1, place).squeeze(-1)
+
     def posterior(self, x: Tensor, **options) -> Tensor:
         """p(y | x), ``(*batch, D) -> (*batch, classes)``; nan where no class can give x."""
         return self.log_joint(x, **options).softmax(-1)
@@ -237,19 +247,6 @@ def share(hits: Tensor, trials: Tensor | int, smoothing: float = 1.0) -> Tensor:
     if smoothing < 0:
         raise ValueError(f"smoothing adds counts, it cannot be {smoothing}")
     return ((hits + smoothing) / (trials + 2 * smoothing)).nan_to_num(0.5)
-
-
-def vectors(x: Tensor, like: Tensor) -> Tensor:
-    """x in the precision and on the device of the parameters, of as many entries, ``(*batch, D)``.
-
-    Raises: ValueError if it has another number of entries.
-    """
-    if x.shape[-1:] != like.shape[-1:]:
-        raise ValueError(
-            f"x must have shape (*batch, {like.shape[-1]}), got {tuple(x.shape)}; images are "
-            "flattened first: x.flatten(-2)"
-        )
-    return x.to(like)
 
 
 def require_examples(x: Tensor, features: int) -> None:

@@ -86,10 +86,10 @@ def log_likelihoods(
     """
     if len(x) == 0:
         raise ValueError("x holds no examples")
-    if not ((x == 0) | (x == 1)).all():
-        raise ValueError(
-            "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
-        )
+    if not hasattr(model, "log_prob"):
+        remedy = ": estimate it with importance_sampled_nll" if hasattr(model, "log_w") else ""
+        raise TypeError(f"{type(model).__name__} has no log_prob, no exact likelihood{remedy}")
+    require_binary(x)
     with scoring_on(model, device) as parameter:
         scores = [model.log_prob(batch.to(parameter)).cpu() for batch in x.split(batch_size)]
         return torch.cat(scores).double()
@@ -141,7 +141,8 @@ def importance_sampled_log_prob(
     Args:
         model:      has ``log_w: (x, K) -> (K, B)``, nats; scored in evaluation mode, and
                     left where it is.
-        x:          values used as they are, shape ``(N, *event)``.
+        x:          zeros and ones or, for a model that is not of them, any values,
+                    shape ``(N, *event)``.
         samples:    K, draws for each example.
         batch_size, chunk: examples and draws at a time: memory does not grow with K.
         device:     as of `log_likelihoods`.
@@ -154,8 +155,11 @@ def importance_sampled_log_prob(
         raise ValueError("samples, batch_size, chunk and examples are at least 1")
     if not x.isfinite().all():
         raise ValueError("x must be finite")
-    if not x.is_floating_point() and x.max() > 1:
-        raise ValueError("x holds grey values: binarise it first, as data.binarize does")
+    if not hasattr(model, "log_w"):
+        remedy = ": its likelihood is exact, take nll" if hasattr(model, "log_prob") else ""
+        raise TypeError(f"{type(model).__name__} has no log_w{remedy}")
+    if getattr(model, "binary", not x.is_floating_point()):
+        require_binary(x)
     log_p, effective = [], []
     with scoring_on(model, device) as parameter:
         for batch in x.split(batch_size):
@@ -192,6 +196,14 @@ def importance_sampled_nll(
         model, x, samples, batch_size, chunk, device=device
     )
     return ImportanceEstimate(*Estimate.of(-log_p), effective.median().item())
+
+
+def require_binary(x: Tensor) -> None:
+    """Raise ValueError unless x holds zeros and ones alone."""
+    if not ((x == 0) | (x == 1)).all():
+        raise ValueError(
+            "x must be binary (0 or 1): binarise it first, e.g. data.binarize(x, seed)"
+        )
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:

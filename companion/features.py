@@ -43,14 +43,23 @@ class DigitFeatures(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor, batch_size: int = 500) -> Tensor:
         """What the last layer reads, at least 0, ``(B, 28, 28) -> (B, features)``."""
+        _require_digits(x)
         return torch.cat([self.body(part) for part in x.split(batch_size)])
 
     @torch.no_grad()
     def classify(self, x: Tensor, batch_size: int = 500) -> Tensor:
         """The most probable digit of each image, int64, ``(B, 28, 28) -> (B,)``."""
+        _require_digits(x)
         return torch.cat([self(part).argmax(1) for part in x.split(batch_size)])
 
     @classmethod
     def pretrained(cls) -> DigitFeatures:
         """The network that travels with the package, trained on MNIST's 50,000 images."""
         return load_model(cls(), PATH).eval().requires_grad_(False)
+
+
+def _require_digits(x: Tensor) -> None:
+    if x.shape[1:] != (28, 28) or not x.is_floating_point():
+        raise ValueError(f"digits are floats, shape (B, 28, 28), not {x.dtype} {tuple(x.shape)}")
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError("digits have values from 0 to 1: divide greys by 255")

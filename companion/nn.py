@@ -102,6 +102,21 @@ def per_example(values: Tensor, x: Tensor) -> Tensor:
     return values
 
 
+def vectors(x: Tensor, like: Tensor) -> Tensor:
+    """x in the precision and on the device of a parameter, of as many entries, ``(*batch, D)``.
+
+    Raises: ValueError if it has another number of entries, or holds grey values up to 255.
+    """
+    if x.shape[-1:] != like.shape[-1:]:
+        raise ValueError(
+            f"x must have shape (*batch, {like.shape[-1]}), got {tuple(x.shape)}; images are "
+            "flattened first: x.flatten(-2)"
+        )
+    if not x.is_floating_point() and (x > 1).any():
+        raise ValueError("x holds grey values: binarise it first, as data.binarize does")
+    return x.to(like)
+
+
 def require_shares(marginals: Tensor, bias: Tensor) -> None:
     """Refuse what is no share of ones, 0 to 1, for each entry of a bias, ``(D,)``."""
     if marginals.shape != bias.shape or not ((marginals >= 0) & (marginals <= 1)).all():

@@ -762,6 +762,13 @@ def test_masked_weights_never_move(build):
         (lambda: FVSBN(4, torch.zeros(0, 4, dtype=torch.long)), "0..3 once"),
         (lambda: FVSBN(4, 3), "0..3 once"),
         (lambda: FVSBN(4).complete(torch.tensor(1.0), torch.zeros(4)), "must have shape"),
+        (lambda: FVSBN(4).log_prob(torch.tensor([0, 1, 255, 0])), "x holds grey values"),
+        (
+            lambda: FVSBN(4).complete(
+                torch.tensor([9, 0, 0, 0]), torch.tensor([True] + [False] * 3)
+            ),
+            "x holds grey values",
+        ),
         (lambda: FVSBN(4, torch.stack([torch.arange(4)] * 2)), "one order"),
         (lambda: FVSBN(4, window=-1), "negative"),
         (lambda: MADE(4, ()), "hidden layers"),

@@ -499,7 +499,7 @@ def test_threshold():
     for at in (0, 256):
         with pytest.raises(ValueError, match="choose 1 to 255"):
             threshold(GREYS, at)
-    with pytest.raises(ValueError, match=r"uint8 with values 0 to 255, these are torch\.float32"):
+    with pytest.raises(ValueError, match=r"values 0 to 255, and these are torch\.float32"):
         threshold(GREYS / 255)
 
 
@@ -575,7 +575,14 @@ def test_an_epoch_visits_every_example_once():
     for epoch in epochs:
         assert sorted(epoch.tolist()) == list(range(30))
     assert len({tuple(epoch.tolist()) for epoch in [*epochs, torch.arange(30)]}) == 4
-    assert torch.equal(torch.cat(list(batches)), epochs[0])
+    for number, epoch in enumerate(epochs):
+        assert torch.equal(torch.cat(list(batches.epoch(number))), epoch)
+
+
+def test_an_epoch_is_named():
+    """A loop over all batches, done twice, would see the same order and the same noise twice."""
+    with pytest.raises(TypeError, match=r"say which epoch: for x in batches\.epoch\(0\)"):
+        iter(Batches(torch.arange(30), 5))
 
 
 def test_the_remainder_is_left_out_and_changes():
@@ -594,9 +601,9 @@ def test_permutations_are_uniform():
 
 
 def test_without_shuffling_the_order_is_kept(grey):
-    batches = Batches(grey, 8, shuffle=False)
-    assert torch.equal(torch.cat(list(batches)), grey.float())
-    assert torch.equal(batches.batch(4), grey[8:16].float())
+    batches = Batches(grey / 255, 8, shuffle=False)
+    assert torch.equal(torch.cat(list(batches.epoch(0))), grey / 255)
+    assert torch.equal(batches.batch(4), grey[8:16] / 255)
     assert batches.event_shape == (5, 7)
 
 
@@ -609,8 +616,8 @@ def test_values_are_used_as_they_are_in_float32():
 
 @pytest.mark.usefixtures("float64")
 def test_batches_are_float32_whatever_the_default(grey):
-    for dynamic in (True, False):
-        assert Batches(grey, 3, dynamic=dynamic).batch(0).dtype == torch.float32
+    for images, dynamic in ((grey, True), (threshold(grey), False)):
+        assert Batches(images, 3, dynamic=dynamic).batch(0).dtype == torch.float32
 
 
 def test_a_batch_depends_on_seed_and_step_alone(grey):
@@ -646,7 +653,7 @@ def test_batches_are_the_same_on_every_machine():
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_processes_together_see_what_one_sees(grey, dynamic, world):
-    batches = Batches(grey, 12, dynamic=dynamic)
+    batches = Batches(grey if dynamic else grey / 255, 12, dynamic=dynamic)
     for step in range(4):
         shares = [batches.batch(step, rank, world) for rank in range(world)]
         assert {len(share) for share in shares} == {12 // world}
@@ -655,8 +662,9 @@ def test_processes_together_see_what_one_sees(grey, dynamic, world):
 
 def test_indices_find_the_labels():
     sets = data.mnist().test
-    batches = Batches(sets.images, 50, seed=1)
-    assert torch.equal(batches.batch(3, 1, 2), sets.images[batches.indices(3, 1, 2)].float())
+    images = sets.images / 255
+    batches = Batches(images, 50, seed=1)
+    assert torch.equal(batches.batch(3, 1, 2), images[batches.indices(3, 1, 2)])
 
 
 @pytest.mark.parametrize(
@@ -670,12 +678,35 @@ def test_indices_find_the_labels():
 )
 def test_wrong_arguments_are_refused(grey, arguments, reason):
     with pytest.raises(ValueError, match=reason):
-        Batches(grey, **({"batch_size": 6} | arguments))
+        Batches(grey, dynamic=True, **({"batch_size": 6} | arguments))
 
 
 def test_dynamic_batches_need_grey_images(grey):
-    with pytest.raises(ValueError, match=r"uint8 with values 0 to 255, these are torch\.float32"):
+    with pytest.raises(ValueError, match=r"values 0 to 255, and these are torch\.float32"):
         Batches(grey / 255, 6, dynamic=True)
+    with pytest.raises(ValueError, match=r"values 0 to 255, and these are ndarray"):
+        Batches(grey.numpy(), 6, dynamic=True)
+
+
+def test_images_that_are_black_and_white_are_not_thrown_again(grey):
+    """Read as greys, a one would be black once in 255 throws."""
+    drawn = data.binarize(grey, seed=1)
+    for throw in (
+        lambda: data.binarize(drawn, seed=1),
+        lambda: threshold(drawn),
+        lambda: Batches(drawn, 6, dynamic=True),
+    ):
+        with pytest.raises(ValueError, match="black and white already"):
+            throw()
+    assert not data.binarize(torch.zeros(3, 4, dtype=torch.uint8), seed=1).any()
+    assert len(data.binarize(grey[:0], seed=1)) == 0
+
+
+def test_grey_values_are_not_learned_from_as_they_are(grey):
+    with pytest.raises(ValueError, match=r"draw their pixels with dynamic=True or data\.binarize"):
+        Batches(grey, 6)
+    with pytest.raises(TypeError, match="images are a tensor, not ndarray"):
+        Batches(grey.numpy() / 255, 6)
 
 
 @pytest.mark.parametrize(

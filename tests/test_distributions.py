@@ -411,6 +411,15 @@ def test_a_classifier_is_bayes_rule(classifier):
     assert total_probability(classifier.log_prob, D) == pytest.approx(1, abs=1e-12)
 
 
+def test_drawings_of_a_classifier_come_from_its_density(classifier):
+    samples = classifier.sample((20_000,))
+    assert not samples.requires_grad
+    assert sampling_p_value(samples, classifier.log_prob) > 1e-3
+    assert sampling_p_value(samples, classifier.densities[2].log_prob) < 1e-6  # it can tell
+    for shape in [(), (7,), (2, 3), (0,)]:
+        assert classifier.sample(shape).shape == (*shape, D)
+
+
 def test_a_classifier_sums_out_what_is_unknown(rng):
     mixtures = [randomised(BernoulliMixture(D, k), rng) for k in (1, 2, 3)]
     classifier = GenerativeClassifier(mixtures)
@@ -501,6 +510,9 @@ def test_start_from_forgets_the_weights():
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 0),
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 1, -1.0),
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 1),  # all components alike
+        lambda: BernoulliMixture(4, 2).start_from(torch.full((2, 4), 255.0)),
+        lambda: IndependentBernoulli(4).log_prob(torch.full((2, 4), 255, dtype=torch.uint8)),
+        lambda: GenerativeClassifier([IndependentBernoulli(4)]).posterior(torch.tensor([2] * 4)),
         lambda: GenerativeClassifier([]),
         lambda: GenerativeClassifier([IndependentBernoulli(2)] * 2, torch.tensor([-1.0, 2.0])),
         lambda: GenerativeClassifier([IndependentBernoulli(2)] * 2, torch.tensor([0.0, 0.0])),
@@ -508,7 +520,7 @@ def test_start_from_forgets_the_weights():
 )
 def test_bad_input_is_refused(build):
     with pytest.raises(
-        ValueError, match=r"shape|smoothing|component|entry|known|alike|prior|between|entries"
+        ValueError, match=r"shape|smoothing|component|entry|known|alike|prior|between|entries|grey"
     ):
         build()
 

@@ -25,7 +25,7 @@ from companion.evaluation import (
     scoring,
 )
 from companion.nn import MaskedLinear, free_parameters
-from companion.vae import VAE, LinearGaussian, StandardNormal
+from companion.vae import VAE, LinearGaussian, StandardNormal, linear_vae, one_layer, two_layers
 
 
 def test_nll_of_a_known_density():
@@ -285,6 +285,8 @@ def test_all_binary_lists_every_vector_once():
     assert x.shape == (32, 5)
     assert len(x.unique(dim=0)) == 32
     assert torch.equal(frequencies(x), torch.full((32,), 1 / 32, dtype=torch.float64))
+    with pytest.raises(ValueError, match="zeros and ones"):
+        frequencies(x * 0.9)  # which would be counted as zeros
     with pytest.raises(ValueError, match="1 to 20"):
         all_binary(21)
 
@@ -419,14 +421,34 @@ def test_scores_are_in_float32_where_convolutions_need_not_be():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.full((2, 1), 200), "grey values"),
-        (torch.full((2, 1), 200, dtype=torch.uint8), "grey values"),
+        (torch.full((2, 1), 200), "must be binary"),
+        (torch.full((2, 1), 200, dtype=torch.uint8), "must be binary"),
         (torch.full((2, 1), math.nan), "finite"),
     ],
 )
 def test_importance_sampling_refuses_grey_values_and_nan(x, message):
     with pytest.raises(ValueError, match=message):
         importance_sampled_nll(Weighted(torch.zeros(3, 300)), x, 3)
+
+
+def test_grey_values_have_no_probability_under_coins():
+    """They would give a score, a little worse than the true one, of which nobody would doubt."""
+    greys = torch.rand(4, 6)
+    for model in (one_layer(6, 5, 2), two_layers(6, (5, 4), (3, 2))):
+        assert model.binary
+        with pytest.raises(ValueError, match="must be binary"):
+            importance_sampled_nll(model, greys, 3)
+        importance_sampled_nll(model, greys.round(), 3)
+    assert not linear_vae(6, 2).binary
+    importance_sampled_nll(linear_vae(6, 2), greys, 3)
+
+
+def test_a_score_that_a_model_does_not_have_is_named():
+    x = torch.ones(2, 6)
+    with pytest.raises(TypeError, match=r"VAE has no log_prob.*importance_sampled_nll"):
+        nll(one_layer(6, 5, 2), x)
+    with pytest.raises(TypeError, match="FVSBN has no log_w: its likelihood is exact, take nll"):
+        importance_sampled_nll(FVSBN(6), x, 3)
 
 
 def test_importance_sampling_refuses_weights_of_another_shape():

@@ -52,6 +52,26 @@ def test_the_network_is_what_it_says():
 
 
 @pytest.mark.parametrize("method", ["features", "classify"])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            torch.zeros(2, 28, 28, dtype=torch.uint8),
+            r"are floats, .* not torch.uint8 \(2, 28, 28\)",
+        ),
+        (torch.zeros(2, 784), r"shape \(B, 28, 28\), not torch.float32 \(2, 784\)"),
+        (torch.zeros(28, 28), r"shape \(B, 28, 28\)"),
+        (torch.full((2, 28, 28), 255.0), "divide greys by 255"),
+        (torch.full((2, 28, 28), torch.nan), "from 0 to 1"),
+    ],
+)
+def test_images_on_another_scale_are_refused(method, x, message):
+    """Their features lie far from those of digits, and every distance would tell only this."""
+    with pytest.raises(ValueError, match=message):
+        getattr(DigitFeatures(), method)(x)
+
+
+@pytest.mark.parametrize("method", ["features", "classify"])
 def test_many_images_are_looked_at_in_parts_and_without_a_gradient(method):
     net, seen = DigitFeatures(), []
     watch = lambda module, inputs: seen.append((len(inputs[0]), torch.is_grad_enabled()))

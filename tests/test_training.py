@@ -376,6 +376,13 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_trained(sett
     assert all(map(torch.equal, before, model.parameters()))
 
 
+def test_a_tensor_is_no_mini_batches():
+    with pytest.raises(
+        TypeError, match=re.escape("mini-batches, data.Batches(x, 100), not Tensor")
+    ):
+        fit(make(), examples(), epochs=1, device="cpu")
+
+
 def test_files_that_hold_no_weights_are_told_apart(tmp_path):
     noisy_run(tmp_path / "run")
     with pytest.raises(CheckpointError, match="run is the checkpoint of a run: give a file of sav"):

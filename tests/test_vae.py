@@ -852,6 +852,13 @@ def test_one_epoch_of_training_raises_the_objective(bound):
         (lambda: linear_vae(3, 2, free_bits=-1.0), "negative"),
         (lambda: linear_vae(3, 2, beta=math.nan), "negative"),
         (lambda: linear_vae(3, 2).log_w(torch.zeros(1, 3), 0), "at least one draw"),
+        # Would be broadcast: the one latent paid for twenty times over.
+        (
+            lambda: VAE(LinearGaussian(3, 1), LinearGaussian(1, 3), StandardNormal(20))(
+                torch.zeros(2, 3)
+            ),
+            r"the encoder gives latents of shape \(1,\), the prior of \(20,\)",
+        ),
         (lambda: active_units(linear_vae(3, 2), torch.zeros(1, 3)), "two of them"),
         (lambda: ppca(torch.randn(3, 6, dtype=torch.float64), 4), "no spread"),
         (lambda: Chain([], []), "0 layers"),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.nn import at_least_float32, require_shares
+from companion.nn import at_least_float32, require_shares, vectors
 
 
 class Autoregressive(nn.Module, ABC):
@@ -70,12 +70,7 @@ class Autoregressive(nn.Module, ABC):
 
         Eq. (bernoulli-logit), in the order number ``which``.
         """
-        if x.shape[-1:] != (self.features,):
-            raise ValueError(
-                f"x must have shape (*batch, {self.features}), got "
-                f"{tuple(x.shape)}; images are flattened first: x.flatten(-2)"
-            )
-        x = x.to(self.bias)  # the model's device and precision
+        x = vectors(x, self.bias)  # on the model's device, in its precision
         logits = at_least_float32(self.logits(x, which))
         x = x.to(logits.dtype)
         return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
@@ -167,7 +162,7 @@ class Autoregressive(nn.Module, ABC):
                     "model's order, is not: there is no exact way to draw it without summing over "
                     "all completions. Choose a model whose order begins with the known entries."
                 )
-        x = torch.where(known, x.to(self.bias), 0)
+        x = torch.where(known, vectors(x, self.bias), 0)
         evidence = [
             self.log_conditionals(x, m)[..., known].sum(-1) for m in range(len(self.orders))
         ]

@@ -23,7 +23,8 @@ class Batches:
     machine, the noise on every CPU.
 
     Args:
-        images: shape (N, *event). Grey uint8 if `dynamic`; otherwise any values, used as they are.
+        images: shape (N, *event). Grey uint8 if `dynamic`; otherwise used as they are: zeros and
+                ones, or floats of any values.
         batch_size: examples of one step, over all processes.
         dynamic: draw every pixel anew at every visit, 1 with probability grey/255.
         shuffle: permute the examples anew for every epoch.
@@ -47,6 +48,13 @@ class Batches:
     ):
         if dynamic:
             require_grey(images)
+        elif not isinstance(images, Tensor):
+            raise TypeError(f"images are a tensor, not {type(images).__name__}: torch.as_tensor(x)")
+        elif images.dtype == torch.uint8 and (images > 1).any():
+            raise ValueError(
+                "the images are grey, with values 0 to 255: draw their pixels with dynamic=True or "
+                "data.binarize, or divide by 255"
+            )
         if not 1 <= batch_size <= len(images):
             raise ValueError(f"batch_size = {batch_size} must be 1 to {len(images)}, all examples")
         if not 0 <= seed < 2**32:
@@ -111,9 +119,13 @@ class Batches:
         pixels = torch.empty(images.shape, device=images.device, dtype=torch.float32)
         return torch.lt(noise, images, out=pixels)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the batches of the first epoch."""
-        return (self.batch(step) for step in range(len(self)))
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the batches of an epoch, counted from 0."""
+        return (self.batch(number * len(self) + place) for place in range(len(self)))
+
+    def __iter__(self):
+        """Refuse: a second loop over all batches would see the order and the noise of the first."""
+        raise TypeError("say which epoch: for x in batches.epoch(0), then batches.epoch(1), ...")
 
     def _permutation(self, epoch: int) -> Tensor:
         if self._order is None or (self.shuffle and self._epoch != epoch):

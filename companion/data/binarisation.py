@@ -8,10 +8,17 @@ from torch import Tensor
 
 
 def require_grey(images: Tensor) -> None:
-    if images.dtype != torch.uint8:
+    """Raise ValueError unless the images are as the loaders return them."""
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(
-            f"grey images are uint8 with values 0 to 255, these are {images.dtype}: "
+            f"grey images are a tensor, uint8 with values 0 to 255, and these are {kind}: "
             "give the images as the loader returns them"
+        )
+    if images.numel() and images.max() == 1:
+        raise ValueError(
+            "the images are black and white already, with values 0 and 1; as grey values of 255 "
+            "they would be all but white: use them as they are"
         )
 
 

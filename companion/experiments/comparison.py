@@ -70,7 +70,7 @@ def drawings(model: nn.Module, count: int, batch_size: int = 500, *, grey: bool 
     Args: grey: leave those of a model that draws in grey as they are.
     """
     parts = []
-    for start in range(0, count, batch_size):
+    for start in range(0, count, batch_size) or [0]:
         size = min(batch_size, count - start)
         # A GAN and an AAE take a count, a distribution takes a shape.
         plain = hasattr(model, "noise") or isinstance(model, AAE)

@@ -58,7 +58,8 @@ class Stacks:
 
     def __init__(self, images: Tensor, batch_size: int, seed: int = 0):
         seeds = range(PLANES * seed, PLANES * seed + PLANES)
-        self.planes = [data.Batches(images, batch_size, seed=each) for each in seeds]
+        # Of these the examples are taken, which are grey.
+        self.planes = [data.Batches(images, batch_size, dynamic=True, seed=each) for each in seeds]
         self.images = images  # whole, for a checkpoint to know them by
         self.batch_size, self.seed, self.dynamic = batch_size, seed, False
 

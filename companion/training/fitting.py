@@ -63,6 +63,7 @@ def fit(
         model:         ``model(x)`` is the objective to maximise, ``(B, *event) -> (B,)``, nats.
         train:         mini-batches; an epoch is ``len(train)`` steps.
         validation:    examples scored after each epoch, values used as they are, ``(N, *event)``.
+        epochs:        how many times all examples are seen.
         learning_rate: before schedule and warm-up.
         optimizer:     makes the optimiser from (parameters, learning rate).
         schedule:      "cosine" (to 0), "constant", or a function of progress in [0, 1) that
@@ -71,6 +72,9 @@ def fit(
         clip:          largest Euclidean norm of the gradient.
         patience:      stop after so many epochs without a better validation score, and end with
                        the weights of the best epoch.
+        seed:          of what the model draws as it learns, such as latents. That of examples and
+                       of pixels is the batches' own; ``torch.manual_seed`` matters only for the
+                       weights with which a new model begins.
         path:          checkpoint file; if it exists, the run goes on from it. One of other
                        settings, data or model is refused; functions are told by their names alone.
         save_every:    seconds between checkpoints.
@@ -90,6 +94,8 @@ def fit(
     Raises:  FloatingPointError if the objective is not finite; CheckpointError if ``path`` is
         damaged or of another run; ValueError for a setting or a device that does not exist.
     """
+    if not hasattr(train, "batch"):
+        raise TypeError(f"train is mini-batches, data.Batches(x, 100), not {type(train).__name__}")
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: without them no epoch is the best")
     if validation is not None and len(validation) == 0:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from companion.evaluation import scoring
 from companion.vae.distributions import DiagonalGaussian, kl_each
+from companion.vae.layers import ConditionalBernoulli
 
 
 def elbo(log_w: Tensor) -> Tensor:
@@ -90,6 +91,11 @@ class VAE(nn.Module):
         """
         self.decoder.start_from(marginals)
 
+    @property
+    def binary(self) -> bool:
+        """Whether x is of zeros and ones: other values have no probability under coins."""
+        return isinstance(self.decoder, ConditionalBernoulli)
+
     def log_w(self, x: Tensor, samples: int = 1) -> Tensor:
         """ln w, Eq. (importance-weight), for K draws of z, ``(*B, D) -> (K, *B)``, nats."""
         _require_draws(samples)
@@ -136,6 +142,11 @@ class VAE(nn.Module):
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """KL(q || p) in closed form: ``(*B, H)`` for independent entries, else ``(*B, 1)``."""
+    if q.event_shape != p.event_shape:
+        raise ValueError(
+            f"the encoder gives latents of shape {tuple(q.event_shape)}, the prior of "
+            f"{tuple(p.event_shape)}: they must be alike"
+        )
     if isinstance(q, DiagonalGaussian) and isinstance(p, DiagonalGaussian):
         return kl_each(q, p)
     entries = all(isinstance(d, Independent) and not d.base_dist.event_shape for d in (q, p))
