@@ -16,6 +16,7 @@ import torch
 from companion import data, runs, training
 from companion.benchmarks import sampling as in_sampling
 from companion.benchmarks import training as in_training
+from companion.data.files import replace
 from companion.experiments import (
     comparison,
     digit_features,
@@ -77,7 +78,7 @@ class Commands(click.Group):
 
 
 class Positive(click.FloatRange):
-    """A range of click's takes nan for a number in it."""
+    """A range that refuses nan and infinity, which click's own accepts."""
 
     def convert(self, value, parameter, context):
         number = super().convert(value, parameter, context)
@@ -87,7 +88,7 @@ class Positive(click.FloatRange):
 
 
 def fail(message: str) -> None:
-    """Leave with one line."""
+    """Exit with an error message of one line."""
     if runs.FIRST:
         raise click.ClickException(message) from None
     click.echo(f"Process {os.environ['RANK']}: {message}", err=True)
@@ -253,7 +254,7 @@ weights_option = click.option(
 @about_a_model
 @weights_option
 @click.option("--draws", type=click.IntRange(1), help="Of the latents for each image: 500 or 5000.")
-@click.option("--device", help="As of train.")
+@click.option("--device", help="As in train.")
 @click.option("--record", is_flag=True, help="Store the row of the full-scale table.")
 def evaluate(model, scale, folder, weights, draws, device, record):
     """Score MODEL on the test images."""
@@ -294,7 +295,7 @@ def evaluate(model, scale, folder, weights, draws, device, record):
     "--count", type=click.IntRange(1), default=100, show_default=True, help="How many drawings."
 )
 @seed_option("Of the drawings.")
-@click.option("--device", help="As of train.")
+@click.option("--device", help="As in train.")
 @click.option(
     "--to",
     "path",
@@ -327,13 +328,9 @@ def sample(model, scale, folder, weights, count, seed, device, path):
     sheet[:count] = drawn
     sheet = sheet.reshape(rows, columns, 28, 28).transpose(1, 2).reshape(28 * rows, 28 * columns)
     picture = Image.fromarray((255 * (1 - sheet)).byte().numpy())
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        size = (3 * picture.width, 3 * picture.height)
-        picture.resize(size, Image.Resampling.NEAREST).save(unfinished, format=kind)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    buffer, size = io.BytesIO(), (3 * picture.width, 3 * picture.height)
+    picture.resize(size, Image.Resampling.NEAREST).save(buffer, format=kind)
+    replace(path, buffer.getvalue())
     click.echo(f"{count} drawings of {name} of {where}: {path}")
 
 
@@ -370,16 +367,17 @@ def experiment(name, options):
 )
 @click.option("--rounds", type=click.IntRange(1), help="That count: 7 of training, 1 of sampling.")
 @click.option("--quick", is_flag=True, help="Fewer examples, and pixels of the naive samplers.")
-@click.option("--device", help="As of train.")
-@click.option("--compile", "compiled", is_flag=True, help="Of our training, as of train.")
+@click.option("--device", help="As in train.")
+@click.option("--compile", "compiled", is_flag=True, help="Of our training, as in train.")
 def benchmark(names, batch_sizes, rounds, quick, device, compiled):
     """Compare speeds side by side: training, sampling, or single lines of theirs."""
     one_process()
-    tables = {"training": in_training, "sampling": in_sampling}
-    lines = {"training": in_training.LINES, "sampling": in_sampling.MODELS}
-    known = dict.fromkeys(
-        runs.slug(name) for name in [*tables, *in_training.LINES, *in_sampling.MODELS]
-    )
+    tables = {  # module, lines, settings, and what --quick changes
+        "training": (in_training, in_training.LINES, {"compiled": compiled}, {"most": 2_500}),
+        "sampling": (in_sampling, in_sampling.MODELS, {}, {"pixels": 28}),
+    }
+    every = [*tables, *in_training.LINES, *in_sampling.MODELS]
+    known = dict.fromkeys(runs.slug(name) for name in every)
     for name in names:
         if runs.slug(name) not in known:
             raise ValueError(f"no benchmark {name!r}; there are: {', '.join(known)}")
@@ -389,13 +387,11 @@ def benchmark(names, batch_sizes, rounds, quick, device, compiled):
     click.echo(f"torch {where['versions']['torch']}, {where['device']}")
     given = {"batch_sizes": batch_sizes, "rounds": rounds}
     given = {key: value for key, value in given.items() if value} | {"device": device}
-    for table, module in tables.items():
-        chosen = [line for line in lines[table] if not asked or {table, runs.slug(line)} & asked]
+    for kind, (module, lines, settings, small) in tables.items():
+        chosen = [line for line in lines if not asked or {kind, runs.slug(line)} & asked]
         if chosen:
-            small = {"training": {"most": 2_500}, "sampling": {"pixels": 28}}[table]
-            more = {"training": {"compiled": compiled}, "sampling": {}}[table]
-            click.echo(f"\n{table}")
-            module.main(chosen, **given, **more, **(small if quick else {}))
+            click.echo(f"\n{kind}")
+            module.main(chosen, **given, **settings, **(small if quick else {}))
 
 
 if __name__ == "__main__":

@@ -214,7 +214,10 @@ class GenerativeClassifier(nn.Module):
         prior = torch.ones(len(densities)) if prior is None else prior
         fits = prior.shape == (len(densities),) and (prior >= 0).all()
         if not fits or not prior.sum() > 0:
-            raise ValueError(f"a prior for {len(densities)} classes, not {prior}")
+            raise ValueError(
+                f"prior must have shape ({len(densities)},), and entries of at least 0 "
+                f"that are not all 0, got {prior}"
+            )
         self.register_buffer("prior", prior.double() / prior.sum())
 
     def log_joint(self, x: Tensor, **options) -> Tensor:
@@ -232,10 +235,9 @@ class GenerativeClassifier(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Choose a class, then draw from its density, ``(*sample_shape, D)``."""
-        classes = torch.distributions.Categorical(self.prior).sample(torch.Size(sample_shape))
-        draws = torch.stack([density.sample(sample_shape) for density in self.densities], -1)
-        place = classes.to(draws.device)[..., None, None].expand(*draws.shape[:-1], 1)
-        return draws.gather(-1, place).squeeze(-1)
+        y = torch.distributions.Categorical(self.prior.expand(*sample_shape, -1)).sample()
+        draws = [density.sample(sample_shape) for density in self.densities]
+        return torch.stack(draws, -2).take_along_dim(y[..., None, None], -2).squeeze(-2)
 
     def posterior(self, x: Tensor, **options) -> Tensor:
         """p(y | x), ``(*batch, D) -> (*batch, classes)``; nan where no class can give x."""

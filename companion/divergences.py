@@ -29,7 +29,7 @@ def entropy(p: Tensor) -> Tensor:
 
     .. math:: H(p) = -\sum_x p(x) \ln p(x), \qquad 0 \ln 0 = 0
     """
-    _check(p=p)
+    require_tables(p=p)
     return entr(p).sum(-1)
 
 
@@ -40,7 +40,7 @@ def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
 
     It is infinite if q excludes what p may give.
     """
-    _check(p=p, q=q)
+    require_tables(p=p, q=q)
     return (-xlogy(p, q)).sum(-1)
 
 
@@ -51,7 +51,7 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
 
     It is infinite if q excludes what p may give. Source: Kullback & Leibler (1951).
     """
-    _check(p=p, q=q)
+    require_tables(p=p, q=q)
     return (xlogy(p, p) - xlogy(p, q)).sum(-1)
 
 
@@ -64,7 +64,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 
     Source: Lin (1991).
     """
-    _check(p=p, q=q)
+    require_tables(p=p, q=q)
     # By entropies, since kl(p, m) would be infinite where p is the least float, whose half is 0.
     apart = entr((p + q) / 2) - (entr(p) + entr(q)) / 2
     # Of entries that are alike they cancel; the same, by their relative difference, does not.
@@ -79,7 +79,7 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
 
     .. math:: \mathrm{TV}(p, q) = \tfrac12 \sum_x |p(x) - q(x)|
     """
-    _check(p=p, q=q)
+    require_tables(p=p, q=q)
     return (p - q).abs().sum(-1) / 2
 
 
@@ -95,7 +95,7 @@ def wasserstein1(p: Tensor, q: Tensor, support: Tensor) -> Tensor:
 
     Source: Vallender (1974).
     """
-    _check(p=p, q=q)
+    require_tables(p=p, q=q)
     if not support.is_floating_point():
         support = support.to(p.dtype)
     if support.shape != p.shape[-1:] or not (support.diff() > 0).all():
@@ -198,7 +198,7 @@ def _tolerance(table: Tensor) -> float:
     return 1e-6 if table.dtype == torch.float64 else 1e-5
 
 
-def _check(**tables: Tensor) -> None:
+def require_tables(**tables: Tensor) -> None:
     """Raise ValueError unless each holds probabilities on its last axis and fits the others."""
     for name, table in tables.items():
         if not table.is_floating_point():

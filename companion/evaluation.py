@@ -52,7 +52,7 @@ def scoring(model: nn.Module) -> Iterator[Tensor]:
 def scoring_on(model: nn.Module, device: str | torch.device | None) -> Iterator[Tensor]:
     """As `scoring`, on a device that the model is taken to and back from.
 
-    Args: device: as of `log_likelihoods`.
+    Args: device: as in `log_likelihoods`.
     """
     home = home_of(model)
     if device is not None or home.type == "cpu":  # what was put on a GPU is not moved to another
@@ -86,13 +86,11 @@ def log_likelihoods(
     """
     if len(x) == 0:
         raise ValueError("x holds no examples")
-    if not hasattr(model, "log_prob"):
-        remedy = ": estimate it with importance_sampled_nll" if hasattr(model, "log_w") else ""
-        raise TypeError(f"{type(model).__name__} has no log_prob, no exact likelihood{remedy}")
+    require_score(model, "log_prob")
     require_binary(x)
     with scoring_on(model, device) as parameter:
-        scores = [model.log_prob(batch.to(parameter)).cpu() for batch in x.split(batch_size)]
-        return torch.cat(scores).double()
+        scores = [model.log_prob(batch.to(parameter)) for batch in x.split(batch_size)]
+        return torch.cat(scores).cpu().double()  # one wait for the device, not one a batch
 
 
 def nll(
@@ -106,7 +104,7 @@ def nll(
 
     .. math:: \mathrm{NLL} = -\frac1N \sum_{n=1}^{N} \ln p\bigl(x^{(n)}\bigr)
 
-    Args:    as of `log_likelihoods`.
+    Args:    as in `log_likelihoods`.
     Returns: mean over the N examples and its standard error, nats per example.
     """
     return Estimate.of(-log_likelihoods(model, x, batch_size, device=device))
@@ -145,7 +143,7 @@ def importance_sampled_log_prob(
                     shape ``(N, *event)``.
         samples:    K, draws for each example.
         batch_size, chunk: examples and draws at a time: memory does not grow with K.
-        device:     as of `log_likelihoods`.
+        device:     as in `log_likelihoods`.
 
     Returns: for each example the estimate, nats, and its effective number of draws,
         float64 ``(N,)`` each, on the CPU.
@@ -155,9 +153,7 @@ def importance_sampled_log_prob(
         raise ValueError("samples, batch_size, chunk and examples are at least 1")
     if not x.isfinite().all():
         raise ValueError("x must be finite")
-    if not hasattr(model, "log_w"):
-        remedy = ": its likelihood is exact, take nll" if hasattr(model, "log_prob") else ""
-        raise TypeError(f"{type(model).__name__} has no log_w{remedy}")
+    require_score(model, "log_w")
     if getattr(model, "binary", not x.is_floating_point()):
         require_binary(x)
     log_p, effective = [], []
@@ -188,7 +184,7 @@ def importance_sampled_nll(
 ) -> ImportanceEstimate:
     """Mean of minus `importance_sampled_log_prob`: on average an upper bound on the NLL.
 
-    Args:    as there.
+    Args:    as in `importance_sampled_log_prob`.
     Returns: mean over the examples and its standard error, nats per example. The error is that
         of the choice of examples, and says nothing about the draws.
     """
@@ -196,6 +192,17 @@ def importance_sampled_nll(
         model, x, samples, batch_size, chunk, device=device
     )
     return ImportanceEstimate(*Estimate.of(-log_p), effective.median().item())
+
+
+def require_score(model: nn.Module, name: str) -> None:
+    """Raise TypeError, saying how else to score it, if a model lacks ``log_prob`` or ``log_w``."""
+    other, remedy = {
+        "log_prob": ("log_w", "estimate its likelihood with importance_sampled_nll"),
+        "log_w": ("log_prob", "its likelihood is exact, take nll"),
+    }[name]
+    if not hasattr(model, name):
+        remedy = f": {remedy}" if hasattr(model, other) else ""
+        raise TypeError(f"{type(model).__name__} has no {name}{remedy}")
 
 
 def require_binary(x: Tensor) -> None:

@@ -88,12 +88,15 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Probabilities are computed in float32 or better, whatever the network ran in."""
+    """Values in float32 or better, as probabilities need them, whatever the network ran in."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def per_example(values: Tensor, x: Tensor) -> Tensor:
-    """The values, if there is one for each example: a mean over entries, too, is no likelihood."""
+    """Return the values if there is one for each example; a mean over entries is no likelihood.
+
+    Raises: ValueError otherwise.
+    """
     if values.shape != x.shape[:1]:
         raise ValueError(
             f"one value for each of {len(x)} examples is needed, not {tuple(values.shape)}: sum "

@@ -93,10 +93,10 @@ def train(
     """Train a preset in a folder, or go on where an earlier call was interrupted.
 
     Args:
-        name, scale: as of `find`.
+        name, scale: as in `find`.
         command:     for ``run.json``.
         seed:        of initial weights, batches and noise.
-        device, compiled: as of `companion.training.fit`.
+        device, compiled: as in `companion.training.fit`.
         patience:    stop after so many epochs without a better score of the validation images,
                      which are then held out; the weights of the best epoch are kept.
         on_start:    called once all is found to be in order and training begins.
@@ -110,18 +110,15 @@ def train(
     folder, (name, preset) = Path(folder), find(name, scale)
     if patience is not None:
         preset, asked = preset._replace(held_out=True), asked | {"patience": patience}
-    if compiled:
-        asked["compiled"] = True
     known = settings_of(preset)
-    for setting in asked.keys() - known:
-        raise ValueError(f"the training of {name} has no {setting}")
+    if unknown := ({*asked} | ({"compiled"} if compiled else set())) - known:
+        raise ValueError(f"the training of {name} has no {', '.join(sorted(unknown))}")
     device = usable(device)
     if "path" not in known:  # what has no steps is counted there
         device = torch.device("cpu")
     precision = (getattr(preset.train, "keywords", {}) | asked).get("precision", "no")
     if precision == "fast":
         precision = training.fast_precision(device)
-    asked.pop("compiled", None)
     run = {"model": name, "preset": scale, "seed": seed, "recipe": recipe(preset, **asked)}
     run |= {"precision": precision, "compiled": compiled}
     with alone(folder):
@@ -197,7 +194,7 @@ def begun(folder: Path, run: dict) -> dict | None:
 
 
 def provenance(command: str, device: torch.device, earlier: dict | None) -> dict:
-    """As of `companion.results`; of a run in pieces the first command, and all else of them all."""
+    """As in `companion.results`; of a run in pieces the first command, the rest of all pieces."""
     made = results.provenance(command, device)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:

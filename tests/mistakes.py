@@ -113,7 +113,8 @@ def run(source) -> list[NotebookNode]:
     def display(data, raw, metadata=None):
         displayed.append(new_output("display_data", data, metadata=metadata or {}))
 
-    with patch("IPython.display.display", display), redirect_stdout(printed):
+    checked = patch.dict(os.environ, {"COMPANION_SCALE": "cpu"})
+    with checked, patch("IPython.display.display", display), redirect_stdout(printed):
         exec(source, {})
     return displayed + ([stdout(printed.getvalue())] if printed.getvalue() else [])
 

@@ -228,6 +228,18 @@ def test_a_run_comes_home_and_its_optimiser_with_it():
     assert run.score(model, DRAWN, 10) == pytest.approx(model(DRAWN).sum().item() / N)
 
 
+def test_an_optimiser_that_has_taken_steps_goes_along():
+    """As when a cell of a notebook is run twice."""
+    model = nn.Linear(D, 1)
+    steps = adam(model.parameters(), 1e-2)
+    for _ in range(2):
+        run = Run(2)
+        call, optimizer = run.prepare(model=model, optimizer=steps)
+        for x in run.batches(batches()):
+            run.descend(optimizer, call(x).square().mean())
+    assert {int(state["step"]) for state in steps.state.values()} == {4}
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     def train(path=None, stop=None):
         torch.manual_seed(0)

@@ -14,7 +14,7 @@ from companion.gan import GameLoss, non_saturating, wasserstein
 from companion.gan.losses import cross_entropy_fake, cross_entropy_real
 from companion.nn import mlp
 from companion.training import CheckpointError
-from companion.training.checkpoint import fingerprint, in_words
+from companion.training.checkpoint import batches_signature, fingerprint, in_words
 from companion.vae import ConditionalBernoulli
 from tests.test_aae_training import killed_and_resumed, moves, same, weights
 
@@ -460,7 +460,7 @@ def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
         fit_semi_supervised(small(), batches(), *labelled(), epochs=3, **own, **asked)
     few, kinds = labelled()
     own["loss"] = in_words(non_saturating)
-    own |= {"labelled": fingerprint(few.images), "labels": fingerprint(kinds)}
+    own |= {"labelled": batches_signature(few), "labels": fingerprint(kinds)}
     assert told == asked | {"steps": 12, "settings": own}
 
 
@@ -484,6 +484,9 @@ def test_a_game_goes_on_from_its_checkpoint_but_not_under_other_rules(tmp_path, 
     for rule, other in others.items():
         with pytest.raises(CheckpointError, match=f"- {rule}"):
             play(tmp_path / "game", None, **{rule: other})
+    for other in (data.Batches(few.images, 3, seed=5), data.Batches(few.images, 2)):
+        with pytest.raises(CheckpointError, match="- labelled"):
+            play(tmp_path / "game", None, labelled=other)
 
 
 def test_a_run_is_a_function_of_its_seed():

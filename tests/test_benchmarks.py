@@ -137,6 +137,9 @@ def tapes(monkeypatch):
     made = []
 
     class Stream:
+        def __init__(self, device=None):
+            pass
+
         def wait_stream(self, other):
             assert other is not self
 

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from companion import data, evaluation, families, presets, results, training
+from companion.aae import WAE, inverse_multiquadratic
 from companion.distributions import IndependentBernoulli
 from companion.experiments import comparison
 from companion.experiments.comparison import CONTENDERS
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
 from companion.presets import Preset
-from companion.vae import one_layer
+from companion.vae import ConditionalBernoulli, one_layer
 
 COMMAND = "python -m companion.experiments.comparison"
 D = 784
@@ -243,6 +244,18 @@ def test_drawings_come_in_parts(noise):
     painter = Painter(torch.zeros(28, 28), noise)
     assert comparison.drawings(painter, 8, batch_size=3).shape == (8, D)
     assert painter.asked == ([3, 3, 2] if noise else [(3,), (3,), (2,)])
+
+
+def test_no_drawings():
+    assert comparison.drawings(Painter(torch.zeros(28, 28)), 0).shape == (0, D)
+
+
+def test_a_reader_may_enter_a_wasserstein_autoencoder():
+    encoder, decoder = nn.Linear(D, 2), ConditionalBernoulli(nn.Identity(), 2, D)
+    wae = WAE(
+        encoder, decoder, lambda count: torch.randn(count, 2), inverse_multiquadratic(4.0), 1.0
+    )
+    assert comparison.drawings(wae, 3).shape == (3, D)
 
 
 def test_grey_drawings_are_thrown_and_black_and_white_ones_stay():

@@ -635,6 +635,13 @@ def test_a_batch_depends_on_seed_and_step_alone(grey):
     assert not torch.equal(batches.batch(0), Batches(grey, 6, dynamic=True, seed=6).batch(0))
 
 
+def test_a_batch_is_not_changed_by_what_is_done_with_its_indices(grey):
+    batches = Batches(grey, 6, dynamic=True)
+    before = batches.batch(0)
+    batches.indices(0).zero_()
+    assert torch.equal(batches.batch(0), before)
+
+
 def test_noise_is_new_at_every_visit(grey):
     batches = Batches(grey, 24, dynamic=True, shuffle=False)
     assert not torch.equal(batches.batch(0), batches.batch(1))

@@ -297,7 +297,7 @@ def test_total_probability_of_what_is_no_distribution():
 
 def test_dependence_finds_what_depends():
     weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
-    assert torch.equal(dependence(lambda x: weight @ x, 2), weight != 0)
+    assert torch.equal(dependence(lambda x: x @ weight.T, 2), weight != 0)
 
 
 def test_sampling_p_value_tells_right_from_wrong():

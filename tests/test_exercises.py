@@ -173,6 +173,7 @@ WRONG = [
         lambda m, D: (m[:, None] > pixels(D), pixels(D)[:, None] > m),
         "too much",
     ),
+    (ar.check_made_masks, lambda m, D: m[:, None] > pixels(D), "one mask for each layer of we"),
     (ar.check_made_masks, lambda m, D: (m[:, None] <= pixels(D), pixels(D)[:, None] < m), "later"),
     (ar.check_made_masks, lambda m, D: (pixels(D)[:, None] > m, m[:, None] >= pixels(D)), "shape"),
     (

@@ -286,6 +286,7 @@ WRONG = [
         ),
         "never occurs",
     ),
+    (gm.check_m_step, lambda x, r: r.mean(0), "two parts, the weights and the probs, not 3"),
     (gm.check_m_step, lambda x, r: m_step(x, r)[::-1], "the weights have the shape \\(3,\\)"),
     (gm.check_m_step, with_weights(lambda r: r.mean(1)), "the weights have the shape"),
     (gm.check_m_step, with_weights(lambda r: r.sum(0)), "sum to the number of images"),

@@ -66,7 +66,7 @@ def test_it_keeps_shapes_and_stays_finite_where_densities_underflow():
     x = torch.tensor([[-60.0, 0.0, 60.0]])
     logit = optimal_logit(data.log_prob(x), G.log_prob(x))
     close(logit, -80 * x)
-    with pytest.raises(ValueError, match="two densities of the same examples"):
+    with pytest.raises(ValueError, match="log_p_data and log_p_G must have the same shape"):
         optimal_logit(torch.zeros(3), torch.zeros(3, 1))
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_table_is_refused():
     with pytest.raises(ValueError, match="p_data has negative"):
         game_value(torch.zeros(2), p.log(), p)
     for logits in (torch.zeros(1), torch.tensor(0.0), torch.zeros(2, 1)):
-        with pytest.raises(ValueError, match="logits, but"):
+        with pytest.raises(ValueError, match=r"logits must have shape \(\*batch, 2\), got"):
             game_value(logits, p, p)
 
 

@@ -466,5 +466,14 @@ def test_a_compiled_critic_may_be_penalised(loss, monkeypatch):
 
 @pytest.mark.parametrize("steps", [0, 9])
 def test_the_generator_takes_a_step_or_the_settings_are_refused(steps):
-    with pytest.raises(ValueError, match="leave G none"):
+    with pytest.raises(
+        ValueError, match=f"from 1 to 8, .* or G would never take a step; got {steps}"
+    ):
         fit_gan(small(), data.Batches(RING, 100), epochs=2, discriminator_steps=steps, device="cpu")
+
+
+def test_without_epochs_nothing_is_trained():
+    gan = small()
+    before = nn.utils.parameters_to_vector(gan.parameters()).clone()
+    assert fit_gan(gan, data.Batches(RING, 100), epochs=0, device="cpu") == []
+    assert torch.equal(before, nn.utils.parameters_to_vector(gan.parameters()))

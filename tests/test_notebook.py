@@ -407,6 +407,11 @@ def raises(error):
         (lambda x: ..., "◻ ex-double: not attempted yet"),
         (raises(NotImplementedError), "◻ ex-double: not attempted yet"),
         (lambda x: 3, "✗ ex-double: try two"),
+        (
+            raises(NotImplementedError('"softmax" not implemented for Long')),
+            '✗ ex-double: your answer raises NotImplementedError: "softmax" not implemented for '
+            "Long",
+        ),
         (raises(KeyError("k")), "✗ ex-double: your answer raises KeyError: 'k'"),
         (raises(ValueError()), "✗ ex-double: your answer raises ValueError"),
         (4, "✗ ex-double: your answer raises TypeError: 'int' object is not callable"),

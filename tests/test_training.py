@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import accelerate
 import nbclient
 import nbformat
 import pytest
@@ -762,6 +763,46 @@ def test_float32_is_not_tf32(precision, allowed):
         assert flag.allow_tf32, "as it was before"
     finally:
         flag.allow_tf32 = before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="an older torch")
+@pytest.mark.parametrize("wish", ["ieee", "tf32"])
+def test_float32_is_not_tf32_whatever_the_newer_settings_say(wish):
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, wish
+    try:
+        with process.float32():
+            assert conv.fp32_precision == "ieee"
+        assert conv.fp32_precision == wish
+    finally:
+        conv.fp32_precision = before
+
+
+def test_a_run_keeps_its_precision_when_another_is_made():
+    run, kinds = Run(1, device="cpu", precision="bf16"), []
+    Run(1, device="cpu", precision="no")
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            kinds.append(y.dtype)
+            return y.squeeze(1).float()
+
+    run.score(Watched(5, 1), torch.ones(4, 5), 4)
+    assert kinds == [torch.bfloat16]
+
+
+def test_what_accelerate_knows_of_the_device_is_kept():
+    """Made anew, it would ask nvidia-smi at every training on a GPU."""
+    devices.accelerator("cpu", "no")
+    known = accelerate.PartialState._shared_state
+    known["mark"] = True
+    try:
+        engine, _ = devices.accelerator("cpu", "bf16")
+        assert engine.mixed_precision == "bf16"
+        assert "mark" in known
+    finally:
+        known.pop("mark", None)
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):

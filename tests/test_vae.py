@@ -709,6 +709,7 @@ def through(mean, covariance, layer):
 def test_a_chain_bottom_up_is_the_joint_normal(rng):
     layers = [LinearGaussian(D, 2), LinearGaussian(2, 1), LinearGaussian(1, 3)]
     chain = randomised(Chain(layers, [2, 1, 3]), rng)
+    assert repr(chain(torch.ones(D, dtype=torch.float64))) == "_Chained()"
     x = torch.randn(D, generator=rng)
     mean, covariance = layers[0].mu(x), torch.diag((2 * layers[0].log_sigma).exp())
     mean, covariance = through(mean, covariance, layers[1])

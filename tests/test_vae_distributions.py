@@ -269,5 +269,5 @@ def test_divergence_between_two_narrow_ones_in_float32(spread):
 
 
 def test_a_spread_for_each_mean():
-    with pytest.raises(ValueError, match=r"for each mu, not \(3, 2\) for \(2,\)"):
+    with pytest.raises(ValueError, match=r"the same shape, got \(2,\) and \(3, 2\)"):
         DiagonalGaussian(torch.zeros(2), torch.zeros(3, 2))

@@ -9,13 +9,16 @@ must then find the same versions for the others.
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.publish import store  # after the path: this file is also called by its name
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, *OTHERS = "3.11", "3.12", "3.13"
@@ -63,9 +66,7 @@ def main() -> None:
         print(f"Comparing with Python {version}", flush=True)
         resolve(version, lines, "--no-deps")
     text = HEADER + "\n".join(lines) + "\n"
-    temporary = ROOT / ".requirements.txt"
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, ROOT / "requirements.txt")
+    store(ROOT / "requirements.txt", text)
 
 
 if __name__ == "__main__":

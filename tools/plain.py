@@ -163,7 +163,7 @@ def _directive(name: str, title: str, body: list[str], printed: Printed) -> Iter
 def chapter(name: str, pages: dict[str, BeautifulSoup], notebook):
     """A chapter in plain Markdown.
 
-    Args:   as of `Printed`.
+    Args:   as in `Printed`.
     Raises: PlainError for what MyST knows and this does not, and if the page is of another text.
     """
     printed = Printed(name, pages, notebook)

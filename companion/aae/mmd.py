@@ -149,6 +149,6 @@ def mmd_test(
 def _require(a: Tensor, b: Tensor) -> None:
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
-            "points of shapes (N, H) and (M, H), two or more of either, not "
+            "a and b must have shapes (N, H) and (M, H), N and M at least 2, got "
             f"{tuple(a.shape)} and {tuple(b.shape)}"
         )

@@ -13,7 +13,7 @@ from companion.aae.mmd import mmd2
 class PriorAutoencoder(nn.Module):
     """An autoencoder with a prior of its codes: what `AAE` and `WAE` share.
 
-    Args: as of `AAE`.
+    Args: as in `AAE`.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: Callable[..., Tensor]):
@@ -43,7 +43,7 @@ class AAE(PriorAutoencoder):
 
     Args:
         encoder: x -> z, a draw, ``(B, D) -> (B, H)``: any network, or of `companion.aae.encoders`.
-        decoder: z -> p(x|z), as of `companion.vae`.
+        decoder: z -> p(x|z), as in `companion.vae`.
         critic:  z -> logit of the probability that z is drawn from the prior, ``(B, H) -> (B,)``.
         prior:   a count -> so many draws, ``(count, H)``. Nothing else is asked of it.
 
@@ -68,7 +68,7 @@ class WAE(PriorAutoencoder):
         - \lambda\, \mathrm{MMD}^2\bigl(q(z), p(z)\bigr)
 
     Args:
-        encoder, decoder, prior: as of `AAE`.
+        encoder, decoder, prior: as in `AAE`.
         kernel: of `companion.aae.mmd`.
         weight: lambda, nats.
 
@@ -89,5 +89,5 @@ class WAE(PriorAutoencoder):
     def forward(self, x: Tensor) -> Tensor:
         """The objective to maximise, ``(B, D) -> (B,)``; the discrepancy is the batch's."""
         z = self.encoder(x)
-        misfit = mmd2(z, self.prior(len(z)).to(z, non_blocking=True), self.kernel)
+        misfit = mmd2(z, self.prior(len(z)).to(z, non_blocking=z.is_cuda), self.kernel)
         return self.decoder(z).log_prob(x) - self.weight * misfit

@@ -15,7 +15,7 @@ from companion.aae.training import of_batch
 from companion.gan import GameLoss, non_saturating
 from companion.nn import frozen, per_example
 from companion.training import History, Run, adam
-from companion.training.checkpoint import fingerprint, in_words
+from companion.training.checkpoint import batches_signature, fingerprint, in_words
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -52,7 +52,7 @@ class SemiSupervisedAAE(nn.Module):
 
     Args:
         encoder:  x -> (logits of the kinds, style), such as `TwoHeads`.
-        decoder:  y and z side by side -> p(x|y, z), as of `companion.vae`.
+        decoder:  y and z side by side -> p(x|y, z), as in `companion.vae`.
         critic_y: ``(B, K) -> (B,)``, logits.
         critic_z: ``(B, H) -> (B,)``, logits.
         kinds:    K.
@@ -123,8 +123,8 @@ def fit_semi_supervised(
         critic_noise: standard deviation of normal noise on whatever the critic of kinds
                       is shown, without which it tells certain from almost certain, and
                       teaches little.
-        loss, weight, learning_rate, betas, schedule, watch: as of `fit_aae`.
-        seed, path, device, precision, compiled, log, progress: as of `training.fit`.
+        loss, weight, learning_rate, betas, schedule, watch: as in `fit_aae`.
+        seed, path, device, precision, compiled, log, progress: as in `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``,
         each of both critics together, and, with labels, their cross-entropy ``L_y``.
@@ -138,7 +138,8 @@ def fit_semi_supervised(
             raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
         if not 0 <= labels.min() <= labels.max() < aae.kinds:
             raise ValueError(f"labels are kinds, from 0 to {aae.kinds - 1}")
-    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
+    several = isinstance(learning_rate, Sequence)
+    rate_EP, rate_D = learning_rate if several else (learning_rate, learning_rate)
     run = Run(
         epochs * len(train),
         schedule=schedule,
@@ -154,19 +155,19 @@ def fit_semi_supervised(
             "label_weight": label_weight,
             "critic_noise": critic_noise,
             "loss": in_words(loss),
-            "labelled": None if labelled is None else fingerprint(labelled.images),
+            "labelled": None if labelled is None else batches_signature(labelled),
             "labels": fingerprint(labels),
         },
     )
     critics = nn.ModuleList([aae.critic_y, aae.critic_z])
-    describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
+    autoencoder = [*aae.encoder.parameters(), *aae.decoder.parameters()]
     E, P, D_y, D_z, step_EP, step_D = run.prepare(
         encoder=aae.encoder,
         decoder=aae.decoder,
         critic_y=aae.critic_y,
         critic_z=aae.critic_z,
-        step_EP=adam(describers, rates[0], betas),
-        step_D=adam(critics.parameters(), rates[1], betas),
+        step_EP=adam(autoencoder, rate_EP, betas),
+        step_D=adam(critics.parameters(), rate_D, betas),
     )
 
     def D(y, z):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from companion import divergences
-from companion.divergences import _check
+from companion.divergences import require_tables
 from companion.evaluation import Estimate, scoring
 
 
@@ -52,8 +52,8 @@ def surgery(p_data: Tensor, q: Tensor, prior: Tensor) -> Surgery:
     """
     if len(p_data) != len(q):
         raise ValueError(f"{len(q)} tables of codes for {len(p_data)} examples")
-    _check(p_data=p_data)
-    _check(q=q, prior=prior)
+    require_tables(p_data=p_data)
+    require_tables(q=q, prior=prior)
     # Who never comes adds nothing, and not 0 * inf.
     p_data, q = p_data[p_data > 0], q[p_data > 0]
     marginal = aggregated_posterior(p_data, q)
@@ -81,7 +81,7 @@ def surgery_estimate(
     a density of each for every draw. The mutual information cannot exceed ln N.
 
     Args:
-        encoder: x -> q(z|x), with ``log_prob`` and ``sample``, as of `companion.vae`.
+        encoder: x -> q(z|x), with ``log_prob`` and ``sample``, as in `companion.vae`.
         prior:   called without argument -> p(z).
         x:       the data, ``(N, *event)``: p_data gives each of these examples 1/N.
         samples: draws of an example and its code.

@@ -50,13 +50,13 @@ def fit_aae(
         labels: what is known of each of the examples of ``train``, ``(N, C)``; prior and
             critic are then called with those of the batch as well, ``prior(B, y)``, where
             they were given, and ``critic(z, y)``, on the device.
-        loss:   of the game between critic and encoder, as of `companion.gan`.
+        loss:   of the game between critic and encoder, as in `companion.gan`.
         weight: factor on the encoder's part in the game, nats.
         learning_rate: of encoder and decoder, and of the critic, or one for all.
         watch:  called with the players, which are on the device then, and the number of
             steps done, after each of them.
         betas:  of Adam, for all players.
-        schedule, seed, path, device, precision, compiled, log, progress: as of
+        schedule, seed, path, device, precision, compiled, log, progress: as in
             `training.fit`.
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``.
@@ -65,7 +65,8 @@ def fit_aae(
     """
     if labels is not None and len(labels) != len(train.images):
         raise ValueError(f"{len(labels)} labels for {len(train.images)} examples")
-    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
+    several = isinstance(learning_rate, Sequence)
+    rate_EP, rate_D = learning_rate if several else (learning_rate, learning_rate)
     run = Run(
         epochs * len(train),
         schedule=schedule,
@@ -83,20 +84,20 @@ def fit_aae(
             "labels": fingerprint(labels),
         },
     )
-    describers = [*aae.encoder.parameters(), *aae.decoder.parameters()]
+    autoencoder = [*aae.encoder.parameters(), *aae.decoder.parameters()]
     E, P, D, step_EP, step_D = run.prepare(
         encoder=aae.encoder,
         decoder=aae.decoder,
         critic=aae.critic,
-        step_EP=adam(describers, rates[0], betas),
-        step_D=adam(aae.critic.parameters(), rates[1], betas),
+        step_EP=adam(autoencoder, rate_EP, betas),
+        step_D=adam(aae.critic.parameters(), rate_D, betas),
     )
     with contextlib.closing(run.batches(train)) as batches:
         for x in batches:
             known = () if labels is None else (of_batch(labels, train, run),)
             z = E(x)
-            prior = aae.prior(len(x), *known).to(z, non_blocking=True)
-            y = [each.to(z.device, non_blocking=True) for each in known]
+            prior = aae.prior(len(x), *known).to(z, non_blocking=z.is_cuda)
+            y = [each.to(z.device, non_blocking=z.is_cuda) for each in known]
             # The prior is real, the code is fake.
             L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))
             run.descend(step_D, L_D)

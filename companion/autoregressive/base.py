@@ -28,6 +28,8 @@ class Autoregressive(nn.Module, ABC):
     Raises: ValueError if an order is not a permutation.
     """
 
+    several_orders = False
+
     def __init__(self, features: int, orders: Tensor | Sequence[int] | None = None):
         super().__init__()
         orders = torch.as_tensor(list(range(features)) if orders is None else orders).cpu()
@@ -38,6 +40,8 @@ class Autoregressive(nn.Module, ABC):
                 f"an order lists each of the {features} entries 0..{features - 1} once, as whole "
                 f"numbers, and several have shape (M, {features}); got shape {tuple(orders.shape)}"
             )
+        if len(orders) > 1 and not self.several_orders:
+            raise ValueError(f"{type(self).__name__} has one order; for several there is MADE")
         self.features = features
         self.register_buffer("orders", orders.long(), persistent=False)
 

@@ -33,11 +33,9 @@ class FVSBN(Autoregressive):
         window: int | None = None,
     ):
         super().__init__(features, order)
-        if len(self.orders) > 1:
-            raise ValueError("an FVSBN has one order; for several there is MADE")
         window = features if window is None else window
         if window < 0:
-            raise ValueError(f"window counts entries, cannot be negative: {window}")
+            raise ValueError(f"window counts entries and cannot be negative, got {window}")
         rank = self.orders[0].argsort()
         distance = rank[:, None] - rank[None, :]
         # The problem is convex, so that zero weights are as good a start as any.

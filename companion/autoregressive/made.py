@@ -29,6 +29,8 @@ class MADE(Autoregressive):
     Source: Germain, Gregor, Murray & Larochelle (2015), Sec. 4 and Algorithm 1.
     """
 
+    several_orders = True
+
     def __init__(
         self,
         features: int,

@@ -37,8 +37,6 @@ class NADE(Autoregressive):
         self, features: int, hidden: int = 500, order: Tensor | Sequence[int] | None = None
     ):
         super().__init__(features, order)
-        if len(self.orders) > 1:
-            raise ValueError("a NADE has one order; for several there is MADE")
         if hidden < 1:
             raise ValueError(f"a NADE needs at least 1 hidden unit, not {hidden}")
         # Weights add up over the entries that are on, about a tenth of a digit's.

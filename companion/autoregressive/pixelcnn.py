@@ -211,8 +211,6 @@ def gate(a: Tensor) -> Tensor:
 
 def _require(model: Autoregressive, channels: int, layers: int) -> None:
     name = type(model).__name__
-    if len(model.orders) > 1:
-        raise ValueError(f"a {name} has one order; for several there is MADE")
     if channels < 1 or layers < 1:
         raise ValueError(
             f"a {name} needs at least 1 channel and 1 layer; got {channels} and {layers}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from companion.training.process import float32
+from companion.training.process import float32, reproducible
 
 
 def take_turns(
@@ -27,7 +27,7 @@ def take_turns(
         device:   is waited for.
     """
     spent = {name: [] for name in programs}
-    with float32():  # for all alike: ours would be alone in it
+    with float32(), reproducible([]):  # for all alike: ours would be alone in it
         for i in range(rounds + 1):
             for name in [*programs] if i % 2 else [*programs][::-1]:
                 torch.manual_seed(0)
@@ -47,6 +47,8 @@ def ratio(spent: Mapping[str, list[float]], ours: str, other: str) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Block until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

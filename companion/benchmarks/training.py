@@ -14,6 +14,7 @@ loop. To have them::
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import statistics
@@ -92,10 +93,16 @@ def shuffled(work: Work) -> Iterator[Tensor]:
 
 
 def by_hand(make_step: Callable[..., Step], work: Work) -> None:
-    """The loop."""
+    """Train by the loop written by hand, over all batches of the work."""
     step = make_step(work.examples.device, work.precision)
     for batch in shuffled(work):
         step(batch.float())
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The same for all captures: cuBLAS keeps memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)
 
 
 def captured(make_step: Callable[..., Step], work: Work) -> None:
@@ -104,7 +111,7 @@ def captured(make_step: Callable[..., Step], work: Work) -> None:
     with torch.cuda.device(device):  # streams are those of the current device
         step = make_step(device, work.precision, capturable=True)
         x = work.examples[: work.batch_size].to(torch.float32, copy=True)  # read by every replay
-        aside = torch.cuda.Stream()
+        aside = side_stream(device)
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This instance was constructed with captur")
@@ -344,7 +351,7 @@ LINES = {
 
 
 def examples_of(kind: str, count: int) -> Tensor:
-    """Examples of a kind, as of `Line`."""
+    """Examples of a kind, as in `Line`."""
     if kind == "points":
         return data.grid_of_gaussians().sample((count,))
     images = data.mnist().train.images[:count]
@@ -367,7 +374,7 @@ def main(
     Args:
         names:    keys of ``LINES``.
         rounds:   that count.
-        compiled: our training is, as of `companion.training.fit`.
+        compiled: our training is, as in `companion.training.fit`.
         most:     examples in an epoch.
     """
     print(f"{'':<16}{'batch':>6}{'ours, /s':>11}{'by hand, /s':>13}{'ours / by hand':>16}  others")
@@ -401,7 +408,7 @@ def main(
 
 
 def programs_of(line: Line, device: torch.device) -> dict[str, Callable[[Work], object]]:
-    """Those of a line that can run here: a captured one on CUDA, libraries that are installed."""
+    """The programs of a line that run here: on CUDA a captured one, and installed libraries."""
     programs = {"ours": line.ours, "by hand": partial(by_hand, line.step)}
     if device.type == "cuda":
         programs["captured"] = partial(captured, line.step)

@@ -81,7 +81,7 @@ class Batches:
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return the places in `images` of a step's examples, e.g. to look up their labels.
 
-        Args:    as of `batch`.
+        Args:    as in `batch`.
         Returns: int64, shape (batch_size // world,), on the device of the images.
         """
         if step < 0:
@@ -96,7 +96,7 @@ class Batches:
         epoch, place = divmod(step, len(self))
         share = self.batch_size // world
         start = place * self.batch_size + rank * share
-        return self._permutation(epoch)[start : start + share]
+        return self._permutation(epoch)[start : start + share].clone()
 
     def examples(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return what `batch` is made of: the images as they are, and no noise."""

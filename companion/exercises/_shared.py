@@ -12,6 +12,12 @@ def near(answer, value):
     return answer.shape == value.shape and torch.allclose(answer, value, atol=1e-6)
 
 
+def refuse(answer, mistakes):
+    """Say what is wrong with an answer that equals one of the mistakes, ``[(value, hint)]``."""
+    for mistake, hint in mistakes:
+        assert not near(answer, mistake), hint
+
+
 def two_parts(answer, what):
     """The two parts of an answer."""
     several = answer.dim() > 0 if torch.is_tensor(answer) else hasattr(answer, "__len__")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, PixelCNN
 from companion.checks import all_binary, sampling_p_value, total_probability
 from companion.exercises import exercise
-from companion.exercises._shared import near, shape_of
+from companion.exercises._shared import near, shape_of, two_parts
 from companion.nn import MaskedConv2d
 
 
@@ -76,7 +76,8 @@ def check_made_masks(masks):
     """``masks(degrees, D)``: both masks of a MADE with one hidden layer, (H, D) and (D, H)."""
     D = 6
     degrees = torch.tensor([1, 1, 2, 3, 3, 4, 5, 5])
-    into, out = (torch.as_tensor(mask).double() for mask in masks(degrees, D))
+    answer = two_parts(masks(degrees, D), "one mask for each layer of weights")
+    into, out = (torch.as_tensor(mask).double() for mask in answer)
     H = len(degrees)
     assert into.shape == (H, D), f"the first mask has shape {(H, D)}, not {shape_of(into)}"
     assert out.shape == (D, H), f"the second mask has shape {(D, H)}, not {shape_of(out)}"

@@ -8,7 +8,7 @@ from torch import nn
 
 from companion.evaluation import Estimate
 from companion.exercises import exercise
-from companion.exercises._shared import assert_named, near, shape_of, two_parts
+from companion.exercises._shared import assert_named, near, refuse, shape_of, two_parts
 from companion.experiments import comparison
 from companion.families import FAMILIES
 from companion.presets import D, Preset
@@ -33,7 +33,7 @@ def check_difference(difference):
             "probabilities were averaged, and one picture decides: of what is the mean wanted?",
         ),
     ]
-    _refuse(mean, mistakes)
+    refuse(mean, mistakes)
     assert near(mean, right), f"the mean difference is not {mean.item():.4g}"
     apart = log_p.var() + log_q.var()
     mistakes = [
@@ -63,7 +63,7 @@ def check_difference(difference):
         ),
         (apart.sqrt(), "no pairs, and no root of N: what is the error of a mean of differences?"),
     ]
-    _refuse(error, mistakes)
+    refuse(error, mistakes)
     assert near(error, right_error), f"the standard error is not {error.item():.4g}"
     log_p, log_q = torch.tensor([[-1.0, -3.0, -2.0], [-2.0, -7.0, -1.0]], dtype=torch.float64)
     answer = _two_scalars(difference(log_p, log_q), "a mean and its error")
@@ -125,7 +125,7 @@ def check_standard_errors(errors):
             "the error shrinks with the throws here: how many scores has the mean of one throw?",
         ),
     ]
-    _refuse(coins, mistakes)
+    refuse(coins, mistakes)
     assert near(coins, right_coins), f"the first error is not {coins.item():.4g}"
     mistakes = [
         (right_coins, "the second is the first again: what varies besides if pictures change?"),
@@ -162,7 +162,7 @@ def check_standard_errors(errors):
             "the coins were taken out: are other pictures not thrown, too?",
         ),
     ]
-    _refuse(pictures, mistakes)
+    refuse(pictures, mistakes)
     assert near(pictures, right_pictures), f"the second error is not {pictures.item():.4g}"
     scores = torch.tensor([[1.0, 3.0], [4.0, 4.0], [9.0, 5.0]], dtype=torch.float64)
     expected = (scores.var(1).mean() / 3).sqrt(), scores[:, 0].std() / 3**0.5
@@ -206,7 +206,7 @@ def check_draws(draws):
         (least(variance**2 / (2 * tolerance)), "the relative variance is squared already"),
         (least(variance.sqrt() / (2 * tolerance)), "this takes the deviation: what has the bias?"),
     ]
-    _refuse(answer, mistakes)
+    refuse(answer, mistakes)
     for (v, t), one, right in zip(cases, answer, least(exact), strict=True):
         assert near(one, right), (
             f"for a relative variance of {v:g} and a tolerance of {t:g} it is not {one.item():g}"
@@ -229,7 +229,7 @@ def check_rubbish(share):
         (losses / (1 + losses), "the loss is a logarithm: what undoes it?"),
         (100 * (1 - left), "this is in percent: which number from 0 to 1 is it?"),
     ]
-    _refuse(answer, mistakes)
+    refuse(answer, mistakes)
     for loss, one, right in zip(losses, answer, 1 - left, strict=True):
         assert near(one, right), f"for a loss of {loss.item():g} nats it is not {one.item():.4g}"
     assert near(torch.tensor(float(share(0.0))), 0.0), "to lose nothing: how much rubbish?"
@@ -327,9 +327,3 @@ def _two_scalars(answer, what):
     for part in parts:
         assert part.shape == (), f"each of the two is one number: shape (), not {shape_of(part)}"
     return parts
-
-
-def _refuse(answer, mistakes):
-    """Say what is wrong with an answer that is one of the mistakes."""
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint

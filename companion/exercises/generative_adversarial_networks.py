@@ -12,6 +12,7 @@ from companion.exercises._shared import (
     assert_named,
     joined,
     near,
+    refuse,
     shape_of,
     small_network,
     two_parts,
@@ -47,8 +48,7 @@ def check_value(value):
             "and who wants an entry to be small?",
         ),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     for A, one, right in zip(games.long(), answer, expected, strict=True):
         assert near(one, right), f"the value of {A.tolist()} is not {one:.7g}"
     flat = float(value(torch.full((2, 2), 3.0)))
@@ -98,8 +98,7 @@ def check_step(step):
         ),
         ((right_y, right_x), "y came first: which of them is wanted first?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     assert near(answer, expected), (
         f"from (2, 3) with rate 0.3 the step does not lead to "
         f"({float(answer[0]):.4g}, {float(answer[1]):.4g})"
@@ -153,8 +152,7 @@ def check_probability(probability):
             "others are asked?",
         ),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     assert near(answer, expected), "the values are not those of the best discriminator"
     p, q = torch.tensor([[0.4, 0.6, 0.0], [0.4, 0.0, 0.6]], dtype=torch.float64)
     answer = torch.as_tensor(probability(p, q))
@@ -196,8 +194,7 @@ def check_value_at_best(value):
         ),
         (-2 * ln2, "this is the value of equal tables: what if they differ?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     assert near(answer, expected), "the value is not that of the best discriminator"
     p, q = torch.tensor([[0.5, 0.5, 0, 0], [0, 0.25, 0.75, 0]], dtype=torch.float64)
     answer = torch.as_tensor(value(p, q))
@@ -246,8 +243,7 @@ def check_losses(losses):
             "the parts of L_D are subtracted: does D want to be wrong about fake examples?",
         ),
     ]
-    for mistake, hint in mistakes:
-        assert not near(L_D, mistake), hint
+    refuse(L_D, mistakes)
     assert near(L_D, right_D), f"L_D is not {L_D.item():.4g}"
     mistakes = [
         (-right_G, "the better its examples pass, the more G pays: what is the sign of L_G?"),
@@ -256,8 +252,7 @@ def check_losses(losses):
         (-F.logsigmoid(fake).sum(), "L_G is a sum: should it grow with the batch?"),
         (for_real.mean(), "L_G is about real examples: did G make them?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(L_G, mistake), hint
+    refuse(L_G, mistakes)
     assert near(L_G, right_G), f"L_G is not {L_G.item():.4g}"
     far = torch.tensor([200.0, -200.0])
     for name, loss, right in zip(("L_D", "L_G"), losses(far, far), (200, 100), strict=True):
@@ -326,8 +321,7 @@ def check_isolation(discriminator_step):
         (6 * down, "the step is as many times too long as there are examples: a mean or a sum?"),
         (down / 2, "the step is half as long: is the loss the mean of two means or their sum?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(step, mistake), hint
+    refuse(step, mistakes)
     assert near(step, down), "D has not moved as one step down its loss would move it"
     assert near(torch.as_tensor(loss).detach(), losses["L_D"].detach()), (
         "D has moved as it should, but what came back is not the loss that it paid before the step"
@@ -396,8 +390,7 @@ def check_penalty(penalty):
         ((lengths - 1).square().mean(), "this asks for a slope of 1: which does R1 ask for?"),
         (-expected, "a penalty is paid: what is its sign?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(value, mistake), hint
+    refuse(value, mistakes)
     assert near(value, expected.detach()), "the value is not half the mean square of the slope"
     weights = list(D.parameters())
     assert all(weight.grad is None for weight in weights), (
@@ -498,8 +491,7 @@ def check_recall(recall):
         ),
         (60 * expected, "this is a number of examples: which share is it?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     for k, one, right in zip((1, 2, 4), answer, expected, strict=True):
         assert near(one, right), f"for k = {k} the recall is not {one:.4g}"
     real, fake = torch.tensor([[-2.0], [13.0]]), torch.tensor([[0.0], [2.0], [6.0]])
@@ -644,8 +636,7 @@ def check_better(gain):
             "the scores of both versions were thrown together: about which mean do they vary?",
         ),
     ]
-    for mistake, hint in mistakes:
-        assert not near(error, mistake), hint
+    refuse(error, mistakes)
     assert near(error, ((a + b) / 3).sqrt()), f"the standard error is not {error.item():.4g}"
 
 

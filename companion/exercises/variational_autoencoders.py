@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from companion.exercises import exercise
-from companion.exercises._shared import near, shape_of, two_parts
+from companion.exercises._shared import near, refuse, shape_of, two_parts
 from companion.vae import VAE, ConditionalBernoulli, ConditionalGaussian, StandardNormal, iwae
 from companion.vae.distributions import DiagonalGaussian
 
@@ -45,8 +45,7 @@ def check_kl_normal(kl):
             "this is the divergence from the prior to q: under which is the average taken?",
         ),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     at_prior = torch.as_tensor(kl(torch.zeros(2, 3), torch.zeros(2, 3)))
     assert near(at_prior, torch.zeros(2)), (
         f"where q is the prior the divergence is {at_prior[0].item():.4g}: what should it be?"
@@ -142,8 +141,7 @@ def check_gradients(terms):
         (slope * noise, "a slope is in it: does the score function use one?"),
         (slope, "these are the other terms: does the score function use a slope?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(score, mistake), hint
+    refuse(score, mistakes)
     # Estimated with what is known of the noise, or without: its mean, its spread.
     apart = noise - noise.mean()
     slope_in_noise = (f * noise * apart).sum() / apart.square().sum()
@@ -155,8 +153,7 @@ def check_gradients(terms):
         (f * noise, "these are the terms of the score function: which draws can follow mu?"),
         (f, "these are values: how do they change when z moves with mu?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(path, mistake), hint
+    refuse(path, mistakes)
     assert near(path, slope), "the second terms are not the slopes along which z moves with mu"
 
 
@@ -190,8 +187,7 @@ def check_elbo(elbo):
         ),
         (log_w.exp().mean(0), "this is an average of the weights: what of the logarithm?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     assert near(answer, expected), "the values are not estimates of the ELBO"
     two = elbo(likelihood[:2], prior[:2], q[:2])
     assert near(two, log_w[:2].mean(0)), (
@@ -221,8 +217,7 @@ def check_iwae(bound):
         ),
         (log_w.amax(0), "only the largest weight counts: what do the others say?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     assert near(answer, expected), "the values are not the logarithm of the mean weight"
     assert near(bound(log_w[:2]), iwae(log_w[:2])), (
         "right for five draws, and not for two: is their number written into the function?"
@@ -260,8 +255,7 @@ def check_noise(noise):
         (values[-1], "this is the smallest of all: what of the others that are left over?"),
         (left.mean().sqrt(), "this is a spread: is the variance its root or its square?"),
     ]
-    for mistake, hint in mistakes:
-        assert not near(answer, mistake), hint
+    refuse(answer, mistakes)
     for H in range(1, 6):
         value = float(noise(values, H))
         assert near(value, values[H:].mean()), f"for H = {H} the noise is not {value:.4g}"
@@ -349,8 +343,7 @@ def check_gain(gain):
     difficulty, luck = torch.randn(2, 50, generator=generator, dtype=torch.float64)
     before = -90 + 20 * difficulty
     log_p = before + 0.5 + luck
-    answer = gain(log_p, before)
-    assert len(answer) == 2, f"a mean and a standard error: two numbers, not {len(answer)}"
+    answer = two_parts(gain(log_p, before), "a mean and a standard error")
     mean, error = (float(value) for value in answer)
     gains, apart = log_p - before, log_p.var() + before.var()
     assert not _close(mean, -gains.mean()), "which model has the higher ln p(x), the better one?"

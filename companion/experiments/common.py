@@ -71,7 +71,7 @@ def one_process() -> None:
 
 
 def parser(experiment: str, about: str) -> argparse.ArgumentParser:
-    """Of the options of an experiment's command, which are to be written out.
+    """The parser of an experiment's options, which may not be abbreviated.
 
     Args: about: the module's docstring.
     """
@@ -89,7 +89,7 @@ def typed(experiment: str, arguments: list[str]) -> str:
 
 
 def precision(recipe: dict, device: str | torch.device | None) -> dict[str, str]:
-    """What "fast" in a recipe is on a device; nothing for other precisions."""
+    """``{"precision": ...}`` as "fast" in a recipe is on the device; empty if it says otherwise."""
     fast = recipe.get("precision") == "fast"
     return {"precision": training.fast_precision(device)} if fast else {}
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import companion
 from companion import data, divergences, evaluation, results, sample_scores, training
-from companion.aae import AAE
+from companion.aae import PriorAutoencoder
 from companion.experiments.common import markdown, one_process, parser, precision, replacing, typed
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
@@ -72,8 +72,8 @@ def drawings(model: nn.Module, count: int, batch_size: int = 500, *, grey: bool 
     parts = []
     for start in range(0, count, batch_size) or [0]:
         size = min(batch_size, count - start)
-        # A GAN and an AAE take a count, a distribution takes a shape.
-        plain = hasattr(model, "noise") or isinstance(model, AAE)
+        # A GAN and an autoencoder with a prior take a count, a distribution takes a shape.
+        plain = hasattr(model, "noise") or isinstance(model, PriorAutoencoder)
         x = model.sample(size if plain else (size,)).float().flatten(1).clamp(0, 1)
         parts.append(x if grey else x.bernoulli())  # zeros and ones stay as they are
     return torch.cat(parts)
@@ -83,7 +83,7 @@ def likelihood(model: nn.Module, kind: str, images: Tensor) -> dict:
     """The score of the test images, nats, and how it is spread over throws.
 
     Args:
-        kind:   as of `companion.presets.Preset`.
+        kind:   as in `companion.presets.Preset`.
         images: grey test images, uint8 ``(N, 784)``.
 
     Returns: ``nll`` and ``standard_error``, over images; ``tenth``, the score of every tenth image,
@@ -123,7 +123,7 @@ def score(
     Args:
         kind:    "exact" or "bound".
         samples: draws for each image, of a bound; left out: those of the rows.
-        device:  as of `evaluation.nll`.
+        device:  as in `evaluation.nll`.
     """
     if kind == "exact":
         return evaluation.nll(model, x, batch_size=250, device=device)
@@ -148,7 +148,7 @@ def quality(drawn: Tensor, images: Tensor, judge: DigitFeatures) -> dict:
 
     Args:
         drawn:  ``(N, 784)``, zeros and ones.
-        images: as of `real_images`.
+        images: as in `real_images`.
 
     Returns: ``frechet``, squared; ``precision`` and ``recall``; ``wrong_kind``, percent.
     """
@@ -202,7 +202,7 @@ def shipped(name: str) -> nn.Module:
 def from_package(
     name: str, presets: dict[str, Preset], weights_of: Callable[[str], Path]
 ) -> nn.Module:
-    """As of `shipped`, of any presets whose weights have their place."""
+    """Like `shipped`, for any presets whose weights have their place."""
     preset = presets[name]
     there = [each for each in presets if presets[each].shipped and weights_of(each).exists()]
     if name not in there:
@@ -243,12 +243,9 @@ def train_one(name: str, seed: int = 0, *, device: str | torch.device | None = N
 
 def stored() -> dict[str, dict]:
     """The stored rows that were made by the recipes as they are now, by the contender's name."""
-    rows = {row["settings"]["model"]: row for row in results.rows(EXPERIMENT)}
-    return {
-        name: rows[name]
-        for name in CONTENDERS
-        if name in rows and rows[name]["provenance"]["recipe"] == recipe(name)
-    }
+    found = results.current(EXPERIMENT, "model", {name: recipe(name) for name in CONTENDERS})
+    rows = {row["settings"]["model"]: row for row in found}
+    return {name: rows[name] for name in CONTENDERS if name in rows}
 
 
 def current_rows() -> dict[str, dict]:

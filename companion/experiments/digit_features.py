@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion import data, features, results
+from companion.aae.training import of_batch
 from companion.experiments.common import one_process, parser, replacing, typed
 from companion.features import DigitFeatures
 from companion.training import Run, adam
@@ -29,12 +30,11 @@ def train(
     """A classifier that has seen grey images, uint8 ``(N, 28, 28)``, and their digits, ``(N,)``."""
     torch.manual_seed(seed)
     net = DigitFeatures()
-    numbers = data.Batches(torch.arange(len(images)), RECIPE["batch_size"], seed=seed)
-    run = Run(epochs * len(numbers), schedule="cosine", seed=seed, device="cpu")
+    batches = data.Batches(images / 255, RECIPE["batch_size"], seed=seed)
+    run = Run(epochs * len(batches), schedule="cosine", seed=seed, device="cpu")
     call, optimizer = run.prepare(net=net, opt=adam(net.parameters(), RECIPE["learning_rate"]))
-    for batch in run.batches(numbers):
-        chosen = batch.long()
-        run.descend(optimizer, F.cross_entropy(call(images[chosen] / 255), labels[chosen]))
+    for x in run.batches(batches):
+        run.descend(optimizer, F.cross_entropy(call(x), of_batch(labels, batches, run)))
     return net.eval()
 
 

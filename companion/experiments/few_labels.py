@@ -177,12 +177,13 @@ def classify_only(
     rate = SETTINGS["learning_rate"]
     E, step = run.prepare(encoder=aae.encoder, step=adam(aae.encoder.parameters(), rate))
     for x in run.batches(batches):
-        run.descend(step, F.cross_entropy(E(x)[0], of_batch(labels, batches, run).to(x.device)))
+        y = of_batch(labels, batches, run).to(x.device, non_blocking=x.is_cuda)
+        run.descend(step, F.cross_entropy(E(x)[0], y))
     aae.eval()
 
 
 def train_one(name: str, seed: int, **settings) -> dict[str, float]:
-    """Train one model and measure its ``error``, percent; arguments as of `train`."""
+    """Train one model and measure its ``error``, percent; arguments as in `train`."""
     mnist = data.mnist()
     aae = train(name, mnist, seed, **settings)
     return {"error": round(error(aae, mnist, clusters=not TASKS[name].labels), 2)}

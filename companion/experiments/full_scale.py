@@ -46,7 +46,7 @@ def measure(model: nn.Module, preset: Preset, test: Tensor, draws: int | None = 
 
     Returns: ``nll`` of the book's throw of the test images and its ``standard_error``, nats, and
         for a bound ``samples`` and ``effective_samples``; where there is no likelihood the scores
-        of drawings, as of `comparison.quality`.
+        of drawings, as in `comparison.quality`.
     """
     draws = draws or K
     if preset.likelihood == "none":
@@ -89,7 +89,7 @@ def record(
 
     Args:
         name:   a key of ``PAPER``.
-        folder: of the run, as of `companion.runs.train`.
+        folder: of the run, as in `companion.runs.train`.
         test:   grey test images; left out: all 10,000.
         command, device: of the scoring.
 
@@ -129,8 +129,7 @@ def record(
 
 def current_rows(name: str) -> list[dict]:
     """The stored rows of a preset that were made by its recipe as it is now, one for each seed."""
-    rows = results.rows(EXPERIMENT, model=name)
-    return [row for row in rows if row["provenance"]["recipe"] == recipe(name)]
+    return results.current(EXPERIMENT, "model", {name: recipe(name)})
 
 
 def table(chapter: str | None = None) -> str:

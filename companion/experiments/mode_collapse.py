@@ -124,10 +124,10 @@ def train_one(
 
     Args:
         method, mixture: keys of ``METHODS`` and ``MIXTURES``.
-        seed, settings:  as of `play`.
-        device:          as of `training.fit`.
+        seed, settings:  as in `play`.
+        device:          as in `training.fit`.
 
-    Returns: ``modes`` and ``high_quality``, as of `score`.
+    Returns: ``modes`` and ``high_quality``, as in `score`.
     """
     target = MIXTURES[mixture]()
     found = score(play(method, target, seed, device=device, **settings), target)

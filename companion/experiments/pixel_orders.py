@@ -90,7 +90,7 @@ def train_one(
         model:  a key of ``RECIPES``.
         order:  a key of ``ORDERS``.
         seed:   of the initial weights, the batches and the random order.
-        device: as of `training.fit`.
+        device: as in `training.fit`.
         train:  grey images, uint8, ``(N, 784)``; left out: the chapter's.
         test:   grey images, uint8, ``(N, 784)``, drawn once; left out: the chapter's.
 

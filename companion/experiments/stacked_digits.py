@@ -58,9 +58,9 @@ class Stacks:
 
     def __init__(self, images: Tensor, batch_size: int, seed: int = 0):
         seeds = range(PLANES * seed, PLANES * seed + PLANES)
-        # Of these the examples are taken, which are grey.
-        self.planes = [data.Batches(images, batch_size, dynamic=True, seed=each) for each in seeds]
-        self.images = images  # whole, for a checkpoint to know them by
+        numbers = torch.arange(len(images))
+        self.planes = [data.Batches(numbers, batch_size, seed=each) for each in seeds]
+        self.images = images
         self.batch_size, self.seed, self.dynamic = batch_size, seed, False
 
     def __len__(self) -> int:
@@ -69,12 +69,14 @@ class Stacks:
     def to(self, device: torch.device | str) -> Stacks:
         """Return the same batches with the images on a device."""
         there = copy.copy(self)
+        there.images = self.images.to(device)
         there.planes = [plane.to(device) for plane in self.planes]
         return there
 
     def examples(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """What `batch` is made of, uint8."""
-        return torch.stack([plane.examples(step, rank, world) for plane in self.planes], 1)
+        chosen = [plane.indices(step, rank, world) for plane in self.planes]
+        return self.images[torch.stack(chosen, 1)]
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """One process's share of the batch of a step, from 0 to 1, ``(B, 3, side, side)``."""
@@ -154,7 +156,7 @@ def train_one(
         seed:     of the initial weights, the batches and the noise.
         settings: of `companion.gan.fit_gan`, added to the experiment's or in place of them.
 
-    Returns: as of `score`.
+    Returns: as in `score`.
     """
     own, train = SHARED | METHODS[method] | settings, data.mnist().train
     torch.manual_seed(seed)

@@ -1,5 +1,6 @@
 """Images, matrices, and which pixels a guess depends on."""
 
+import math
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -12,13 +13,12 @@ from torch import Tensor
 from companion.figures.style import BLACK, SKY, VERMILION
 
 
-def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
+def image_rows(rows: Mapping[str, Tensor]) -> None:
     """Draw labelled rows of small square images.
 
     Args:
         rows: label -> images, shape ``(n, side, side)`` or ``(n, side * side)``, from 0 (white) to
             1 (black), or to 255 in whole numbers.
-        side: pixels along an edge; found from the shape if left out.
     """
     columns = max(len(images) for images in rows.values())
     # The labels take about one inch on the left.
@@ -26,7 +26,7 @@ def image_rows(rows: Mapping[str, Tensor], side: int | None = None) -> None:
         len(rows), columns, figsize=(0.62 * columns + 1.1, 0.66 * len(rows)), squeeze=False
     )
     for axes, (label, images) in zip(grid, rows.items(), strict=True):
-        edge = side or (images.shape[-1] if images.dim() == 3 else round(images.shape[-1] ** 0.5))
+        edge = math.isqrt(images[0].numel())
         for axis in axes:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)

@@ -157,8 +157,8 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) 
     Source:  Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville (2017).
     """
     if real.shape != fake.shape:
-        shapes = f"{tuple(fake.shape)} for {tuple(real.shape)}"
-        raise ValueError(f"a fake example for each real one, not {shapes}")
+        shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
+        raise ValueError(f"real and fake must have the same shape, got {shapes}")
     shape = len(real), *[1] * (real.dim() - 1)
     u = torch.rand(shape, dtype=real.dtype, device=real.device)
     slopes = input_gradients(D, (1 - u) * real + u * fake).norm(dim=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from companion.divergences import _check
+from companion.divergences import require_tables
 
 
 def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def optimal_logit(log_p_data: Tensor, log_p_G: Tensor) -> Tensor:
     """
     if log_p_data.shape != log_p_G.shape:
         shapes = f"{tuple(log_p_data.shape)} and {tuple(log_p_G.shape)}"
-        raise ValueError(f"two densities of the same examples, not of shapes {shapes}")
+        raise ValueError(f"log_p_data and log_p_G must have the same shape, got {shapes}")
     return log_p_data - log_p_G
 
 
@@ -46,9 +46,10 @@ def game_value(logits: Tensor, p_data: Tensor, p_G: Tensor) -> Tensor:
     Raises:  ValueError if p_data or p_G is no table, or if the outcomes differ in number.
     Source:  Goodfellow et al. (2014), Eq. 1.
     """
-    _check(p_data=p_data, p_G=p_G)
+    require_tables(p_data=p_data, p_G=p_G)
     if logits.shape[-1:] != p_data.shape[-1:]:
-        raise ValueError(f"{logits.shape[-1:]} logits, but {p_data.shape[-1:]} outcomes")
+        n, shape = p_data.shape[-1], tuple(logits.shape)
+        raise ValueError(f"logits must have shape (*batch, {n}), got {shape}")
     return _mean_log(p_data, logits) + _mean_log(p_G, -logits)
 
 

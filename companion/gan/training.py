@@ -100,20 +100,21 @@ def fit_gan(
                        computed in float32, and not compiled, since slopes of slopes need it.
         watch:         called with the players, which are on the device then, and the number of
                        steps done, after each of them.
-        schedule, seed, path, device, precision, compiled, log, progress: as of `training.fit`.
+        schedule, seed, path, device, precision, compiled, log, progress: as in `training.fit`.
 
     Returns: one row an epoch with the mean losses ``L_D`` and, if G took a step, ``L_G``.
     Raises:  ValueError for settings that make no sense.
     """
-    if not 1 <= discriminator_steps <= epochs * len(train):
+    steps = epochs * len(train)
+    if discriminator_steps < 1 or 0 < steps < discriminator_steps:
         raise ValueError(
-            f"of {epochs * len(train)} batches, {discriminator_steps} for D before each "
-            "step of G leave G none: discriminator_steps are 1 or more, and fewer, or "
-            "epochs more"
+            f"discriminator_steps must be from 1 to {steps}, the number of all batches, "
+            f"or G would never take a step; got {discriminator_steps}"
         )
-    rates = learning_rate if isinstance(learning_rate, Sequence) else (learning_rate,) * 2
+    several = isinstance(learning_rate, Sequence)
+    rate_G, rate_D = learning_rate if several else (learning_rate, learning_rate)
     run = Run(
-        epochs * len(train),
+        steps,
         schedule=schedule,
         seed=seed,
         path=path,
@@ -131,8 +132,8 @@ def fit_gan(
     G, D, step_G, step_D = run.prepare(
         G=gan.G,
         D=gan.D,
-        step_G=adam(gan.G.parameters(), rates[0], betas),
-        step_D=adam(gan.D.parameters(), rates[1], betas),
+        step_G=adam(gan.G.parameters(), rate_G, betas),
+        step_D=adam(gan.D.parameters(), rate_D, betas),
     )
     with contextlib.closing(run.batches(train)) as batches:
         for real in batches:

@@ -12,13 +12,16 @@ import zlib
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from companion.data import Batches
 
 FORMAT = 1  # raised when an older reader would misread a newer file
 
@@ -149,6 +152,15 @@ def fingerprint(x: Tensor | None) -> dict | None:
     if x is None:
         return None
     return {"shape": list(x.shape), "checksum": checksum({"x": x.detach()})}
+
+
+def batches_signature(data: Batches) -> dict:
+    """What tells mini-batches from others: the examples, their order and number, the noise.
+
+    Not of a batch itself, whose noise another device would draw otherwise.
+    """
+    own = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
+    return own | fingerprint(data.examples(0)) | {"images": fingerprint(data.images)}
 
 
 def in_words(value: Any) -> Any:

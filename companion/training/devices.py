@@ -7,7 +7,7 @@ import os
 
 import accelerate
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
 PRECISIONS = ("no", "bf16", "fp16", "fast")
@@ -27,7 +27,10 @@ def accelerator(
     if several and device != usable(device.type):
         raise ValueError(f"torchrun deals out the devices: ask for {device.type!r}, not {device}")
     # accelerate fixes device and precision for the whole process; a notebook trains many models.
-    AcceleratorState._reset_state(reset_partial_state=True)
+    # The part that knows the device is kept where it can be: a new one calls nvidia-smi.
+    known = PartialState._shared_state.get("device")
+    stays = known is not None and known.type == device.type
+    AcceleratorState._reset_state(reset_partial_state=not stays)
     engine = accelerate.Accelerator(
         cpu=device.type == "cpu",
         device_placement=False,
@@ -62,7 +65,7 @@ def usable(device: str | torch.device | None) -> torch.device:
 def fast_precision(device: str | torch.device | None = None) -> str:
     """The precision that is fastest here for large networks: "bf16" where a processor knows it.
 
-    Args:    device: as of `fit`.
+    Args:    device: as in `fit`.
     Returns: "bf16" on a CPU with AMX or AVX512-BF16 and on a CUDA device of capability 8 or more,
         else "no".
     """
@@ -97,6 +100,8 @@ class Call(nn.Module):
 
 def share_buffers(module: nn.Module) -> None:
     """Give all processes the first one's buffers: orders drawn at random, running means."""
-    if accelerate.PartialState().num_processes > 1:
-        for buffer in module.buffers():
-            buffer.copy_(accelerate.utils.broadcast(buffer.contiguous()))
+    state = PartialState()
+    if state.num_processes > 1:
+        for buffer in module.buffers():  # which NCCL sends from a GPU only
+            there = buffer.to(state.device).contiguous()
+            buffer.copy_(accelerate.utils.broadcast(there))

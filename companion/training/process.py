@@ -41,12 +41,24 @@ def seed_all(generators: list[torch.Generator], seed: int, what: int | str, rank
 @contextmanager
 def float32() -> Iterator[None]:
     """Float32 is what it says inside: CUDA's convolutions would take TF32, of ten bits, for it."""
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn = torch.backends.cudnn
+    # Newer torch has a setting for each kind of layer as well, which may say otherwise.
+    kinds = [getattr(cudnn, name, None) for name in ("conv", "rnn")]
+    kinds = [kind for kind in kinds if hasattr(kind, "fp32_precision")]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        allowed = cudnn.allow_tf32
+    except RuntimeError:  # torch does not read it once a newer one was set
+        allowed = True
+    cudnn.allow_tf32 = False
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = allowed
+        cudnn.allow_tf32 = allowed
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 @contextmanager

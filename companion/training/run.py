@@ -77,6 +77,7 @@ class Run:
         self.steps, self.warmup, self.seed = int(steps), warmup, seed
         self.path = None if path is None else Path(path)
         self.accelerator, self.device = devices.accelerator(device, precision)
+        self.precision = self.accelerator.mixed_precision  # as it is now: accelerate's will change
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.progress = (process.watched() if progress is None else progress) and self.rank == 0
         self.compiled, self.folder = compiled, log if self.rank == 0 else None
@@ -146,12 +147,10 @@ class Run:
 
     def _batches(self, data: Batches) -> Iterator[Tensor]:
         if self.path is not None:
-            # Of all images, and of their order. Not of a batch, whose noise another device would
-            # draw otherwise.
-            own = {"batches": len(data), "seed": data.seed, "dynamic": data.dynamic}
-            own |= checkpoint.fingerprint(data.examples(0))
-            self.settings["data"] = own | {"images": checkpoint.fingerprint(data.images)}
+            self.settings["data"] = checkpoint.batches_signature(data)
         data = data.to(self.device)
+        for optimizer in self.optimizers.values():  # of steps in an earlier run, wherever that was
+            checkpoint.restore_optimizer(optimizer, checkpoint.optimizer_state(optimizer))
         self._resume()
         for module in self.modules.values():
             module.train()
@@ -161,7 +160,6 @@ class Run:
         generators, wish = process.generators(self.device), 0
         self._since = time.perf_counter()
         terminal, silent = sys.stderr.isatty(), not self.progress
-        exact = self.accelerator.mixed_precision == "no"
         with (
             tqdm(
                 total=self.steps * data.batch_size,
@@ -174,7 +172,7 @@ class Run:
             contextlib.nullcontext() if log is None else contextlib.closing(log),
             process.reproducible(generators),
             process.kept_memory(self.device.type == "cpu"),
-            process.float32() if exact else contextlib.nullcontext(),
+            self._exactly(),
             process.signals_put_off(self.path is not None) as self._signals,
         ):
             while not self.finished and wish <= 1:
@@ -261,10 +259,10 @@ class Run:
         chunks = x.to(place).split(batch_size)
         sums = torch.zeros(len(chunks), device=self.device)
         model.eval()
-        with process.reproducible(generators):
+        with process.reproducible(generators), self._exactly():
             for i in range(self.rank, len(chunks), self.world):
                 process.seed_all(generators, self.seed, f"chunk {i}")
-                with self.accelerator.autocast():
+                with self._autocast():
                     sums[i] = model(chunks[i].to(torch.float32)).sum()
         model.train(training)
         return math.fsum(self.accelerator.reduce(sums, "sum").tolist()) / len(x)
@@ -299,6 +297,17 @@ class Run:
             checkpoint.write(self.path, tensors, record)
         self._saved = time.monotonic()
 
+    def _exactly(self) -> contextlib.AbstractContextManager:
+        """Float32 in full, where it is what was asked for."""
+        return process.float32() if self.precision == "no" else contextlib.nullcontext()
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        # Not accelerate's, whose precision is that of the run that was made last.
+        if self.precision == "no":
+            return contextlib.nullcontext()
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(self.device.type, kind)
+
     @contextlib.contextmanager
     def _home_afterwards(self) -> Iterator[None]:
         """Take modules, what is kept of them, and optimisers back to where they were."""
@@ -307,6 +316,8 @@ class Run:
         finally:
             away = [n for n, m in self.modules.items() if devices.home_of(m) != self._homes[n]]
             for name in away:
+                for parameter in self.modules[name].parameters():
+                    parameter.grad = None  # it may lie in a graph's memory, and is of no more use
                 self.modules[name].to(self._homes[name])
             if away:
                 self.kept = {name: value.cpu() for name, value in self.kept.items()}

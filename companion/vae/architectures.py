@@ -48,7 +48,7 @@ def two_layers(
 
 
 class First(nn.Module):
-    """The first so many entries: z1 of (z1, z2), ``(*batch, n1 + n2) -> (*batch, n1)``."""
+    """The first ``features`` entries: z1 of (z1, z2), ``(*batch, n1 + n2) -> (*batch, n1)``."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -59,7 +59,7 @@ class First(nn.Module):
 
 
 def _glorot(model: VAE) -> VAE:
-    """Uniform weights as of Glorot & Bengio (2010), on the heads as well, and biases of zero."""
+    """Uniform weights as in Glorot & Bengio (2010), on the heads as well, and biases of zero."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -31,7 +31,8 @@ class DiagonalGaussian(Distribution):
     def __init__(self, mu: Tensor, log_sigma: Tensor):
         if mu.shape != log_sigma.shape:
             raise ValueError(
-                f"a log_sigma for each mu, not {tuple(log_sigma.shape)} for {tuple(mu.shape)}"
+                "mu and log_sigma must have the same shape, got "
+                f"{tuple(mu.shape)} and {tuple(log_sigma.shape)}"
             )
         self.mu, self.log_sigma = at_least_float32(mu), at_least_float32(log_sigma)
         self.sigma = self.log_sigma.exp()

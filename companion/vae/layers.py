@@ -36,8 +36,10 @@ class ConditionalGaussian(nn.Module):
 class ConditionalBernoulli(nn.Module):
     """Independent coins whose logits a network computes.
 
-    Args: as of `ConditionalGaussian`.
+    Args: as in `ConditionalGaussian`.
     """
+
+    binary = True  # what it gives probabilities to
 
     def __init__(self, body: nn.Module, inputs: int, features: int):
         super().__init__()
@@ -49,13 +51,16 @@ class ConditionalBernoulli(nn.Module):
 
     @torch.no_grad()
     def start_from(self, marginals: Tensor) -> None:
-        """Begin near independent coins: the biases are the logits of these shares, ``(D,)``."""
+        """Begin near independent coins: the biases are the logits of these shares.
+
+        Args: marginals: shape ``(D,)``; kept 1e-3 off 0 and 1.
+        """
         require_shares(marginals, self.logits.bias)
         self.logits.bias.copy_(marginals.clamp(1e-3, 1 - 1e-3).logit())
 
 
 class StandardNormal(nn.Module):
-    """The prior N(0, I) of so many features."""
+    """The prior N(0, I) of ``features`` latent variables."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -90,6 +95,7 @@ class Chain(nn.Module):
 class _Chained(Distribution):
     """What `Chain` returns."""
 
+    arg_constraints = {}  # noqa: RUF012 - as torch's own
     has_rsample = True
 
     def __init__(self, chain: Chain, first: Distribution):

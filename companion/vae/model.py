@@ -11,7 +11,6 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from companion.evaluation import scoring
 from companion.vae.distributions import DiagonalGaussian, kl_each
-from companion.vae.layers import ConditionalBernoulli
 
 
 def elbo(log_w: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class VAE(nn.Module):
     @property
     def binary(self) -> bool:
         """Whether x is of zeros and ones: other values have no probability under coins."""
-        return isinstance(self.decoder, ConditionalBernoulli)
+        return getattr(self.decoder, "binary", False)
 
     def log_w(self, x: Tensor, samples: int = 1) -> Tensor:
         """ln w, Eq. (importance-weight), for K draws of z, ``(*B, D) -> (K, *B)``, nats."""

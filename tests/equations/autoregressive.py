@@ -940,7 +940,9 @@ def scattered(rng, D):
 
 @equation(
     "completion-sum",
-    r"p(x_U \mid x_K) = \frac{p(x_U, x_K)}{\sum_{x'_U} p(x'_U, x_K)}",
+    r"p(x_{\mathcal{U}} \mid x_{\mathcal{K}})"
+    r" = \frac{p(x_{\mathcal{U}}, x_{\mathcal{K}})}"
+    r"{\sum_{x'_{\mathcal{U}}} p(x'_{\mathcal{U}}, x_{\mathcal{K}})}",
 )
 def completion_sum(rng):
     D = 5
@@ -973,8 +975,8 @@ def completion_sum(rng):
 @equation(
     "clamping",
     r"""
-    p(x_U \mid x_K) \propto \prod_{i \in U} p(x_i \mid x_{<i})
-                    \cdot \prod_{i \in K} p(x_i \mid x_{<i})
+    p(x_{\mathcal{U}} \mid x_{\mathcal{K}}) \propto \prod_{i \in \mathcal{U}} p(x_i \mid x_{<i})
+                    \cdot \prod_{i \in \mathcal{K}} p(x_i \mid x_{<i})
     """,
 )
 def clamping(rng):

@@ -33,7 +33,7 @@ from companion.divergences import (
     total_variation,
     wasserstein1,
 )
-from companion.evaluation import auc, bits_per_dimension, nll, roc
+from companion.evaluation import auc, bits_per_dimension, log_likelihoods, nll, roc
 from tests.equations import equation, side
 
 CHAPTER = "generative-models"
@@ -1079,6 +1079,38 @@ def area_under_roc(rng):
             "axes exchanged": trapezoid(alarms, hits),
             "steps, not straight lines": (hits[:-1] * alarms.diff()).sum(),
             "mean over thresholds": hits.mean(),
+        },
+    )
+
+
+@equation(
+    "likelihood-ratio",
+    r"""
+    s(x) = -\ln p(x) - \bigl( -\ln p_\text{plain}(x) \bigr)
+         = \ln \frac{p_\text{plain}(x)}{p(x)}
+    """,
+)
+def likelihood_ratio(rng):
+    mixture, chain = random_mixture(rng, 5, 3), random_probs(MarkovChain(5), rng)
+    x = all_binary(5)
+    yield side(log_likelihoods(chain, x) - log_likelihoods(mixture, x))
+    surprise, plain = -mixture.log_prob(x), -chain.log_prob(x)
+    yield side(
+        surprise - plain,
+        wrong={"sign": plain - surprise, "sum": surprise + plain, "alone": surprise},
+    )
+    # Of probabilities, each multiplied out from the coins.
+    coins = torch.where(x[:, None] == 1, mixture.probs, 1 - mixture.probs).prod(-1)
+    p = coins @ mixture.weights
+    after = torch.where(x[:, :-1] == 1, chain.after_one, chain.after_zero)
+    black = torch.cat([chain.first.expand(len(x), 1), after], 1)
+    p_plain = torch.where(x == 1, black, 1 - black).prod(1)
+    yield side(
+        (p_plain / p).log(),
+        wrong={
+            "turned round": (p / p_plain).log(),
+            "no logarithm": p_plain / p,
+            "weighed by p": (p * (p_plain / p).log()),
         },
     )
 
