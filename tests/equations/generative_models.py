@@ -1086,8 +1086,10 @@ def area_under_roc(rng):
 @equation(
     "likelihood-ratio",
     r"""
-    s(x) = -\ln p(x) - \bigl( -\ln p_\text{plain}(x) \bigr)
-         = \ln \frac{p_\text{plain}(x)}{p(x)}
+    \begin{aligned}
+    s(x) &= -\ln p(x) - \bigl( -\ln p_\text{plain}(x) \bigr) \\
+         &= \ln \frac{p_\text{plain}(x)}{p(x)}
+    \end{aligned}
     """,
 )
 def likelihood_ratio(rng):
