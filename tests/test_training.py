@@ -778,18 +778,13 @@ def test_float32_is_not_tf32_whatever_the_newer_settings_say(wish):
         conv.fp32_precision = before
 
 
-def test_a_run_keeps_its_precision_when_another_is_made():
-    run, kinds = Run(1, device="cpu", precision="bf16"), []
+def test_a_run_keeps_its_precision_when_another_is_made(monkeypatch):
+    """Autocast that is told no type takes fp16 on CUDA."""
+    run, asked, autocast = Run(1, device="cpu", precision="bf16"), [], torch.autocast
     Run(1, device="cpu", precision="no")
-
-    class Watched(nn.Linear):
-        def forward(self, x):
-            y = super().forward(x)
-            kinds.append(y.dtype)
-            return y.squeeze(1).float()
-
-    run.score(Watched(5, 1), torch.ones(4, 5), 4)
-    assert kinds == [torch.bfloat16]
+    monkeypatch.setattr(torch, "autocast", lambda *how: asked.append(how) or autocast(*how))
+    run.score(nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), torch.ones(4, 5), 4)
+    assert asked == [("cpu", torch.bfloat16)]
 
 
 def test_what_accelerate_knows_of_the_device_is_kept():
