@@ -95,7 +95,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 def per_example(values: Tensor, x: Tensor) -> Tensor:
     """Return the values if there is one for each example; a mean over entries is no likelihood.
 
-    Raises: ValueError otherwise.
+    Raises: ValueError if they have another shape.
     """
     if values.shape != x.shape[:1]:
         raise ValueError(

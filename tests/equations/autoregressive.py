@@ -975,8 +975,9 @@ def completion_sum(rng):
 @equation(
     "clamping",
     r"""
-    p(x_{\mathcal{U}} \mid x_{\mathcal{K}}) \propto \prod_{i \in \mathcal{U}} p(x_i \mid x_{<i})
-                    \cdot \prod_{i \in \mathcal{K}} p(x_i \mid x_{<i})
+    p(x_{\mathcal{U}} \mid x_{\mathcal{K}})
+        \propto \prod_{i \in \mathcal{U}} p(x_i \mid x_{<i})
+        \cdot \prod_{i \in \mathcal{K}} p(x_i \mid x_{<i})
     """,
 )
 def clamping(rng):
