@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +119,16 @@ def vectors(x: Tensor, like: Tensor) -> Tensor:
     if not x.is_floating_point() and (x > 1).any():
         raise ValueError("x holds grey values: binarise it first, as data.binarize does")
     return x.to(like)
+
+
+def draws(sample_shape: Sequence[int]) -> int:
+    """How many draws a shape asks for.
+
+    Raises: TypeError if it is a bare count.
+    """
+    if isinstance(sample_shape, int):
+        raise TypeError(f"sample takes a shape: ({sample_shape},), not {sample_shape}")
+    return math.prod(sample_shape)
 
 
 def require_shares(marginals: Tensor, bias: Tensor) -> None:

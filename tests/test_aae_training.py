@@ -139,7 +139,7 @@ def test_examples_are_drawn_of_codes_of_the_prior(kind):
 
     model, codes = of_either_kind(prior)[kind], []
     model.decoder.register_forward_hook(lambda module, inputs, output: codes.append(inputs[0]))
-    drawn = model.sample(4000)
+    drawn = model.sample((4000,))
     assert asked == [4000]
     assert [z.dtype for z in codes] == [torch.float32]  # as the decoder's numbers, in one pass
     assert set(drawn.unique().tolist()) == {0, 1}  # draws, not means
@@ -147,7 +147,7 @@ def test_examples_are_drawn_of_codes_of_the_prior(kind):
     mean = model.decoder(torch.tensor([3.0, -1.0])).mean
     close(drawn.mean(0), mean, rtol=0, atol=5 * 0.5 / math.sqrt(4000))
     codes.clear()
-    model.double().sample(3)
+    model.double().sample((3,))
     assert codes[0].dtype == torch.float64
 
 
@@ -164,7 +164,7 @@ def test_labels_decide_what_the_prior_draws():
     seen = []
     aae.decoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     labels = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.5, 0.5]])
-    assert aae.sample(3, labels).shape == (3, 4)
+    assert aae.sample((3,), labels).shape == (3, 4)
     assert torch.equal(seen[0], 100 * labels)
 
 
@@ -552,7 +552,7 @@ def test_someone_may_watch_the_players_after_each_step_and_changes_nothing():
 
     def watch(players, step):
         seen.append((players is watched, step))
-        players.sample(7)
+        players.sample((7,))
 
     for aae, look in ((watched, watch), (unseen, None)):
         fit_aae(aae, batches(), epochs=2, watch=look, device="cpu")

@@ -559,7 +559,7 @@ def test_what_is_drawn_in_grey_is_shown_in_grey(here):
     given = ["--weights", "dcgan.safetensors", "--count", 1, "--device", "cpu"]
     assert run("sample", "dcgan", *given, "--to", "a.png")[0] == 0
     torch.manual_seed(0)
-    expected = 255 * (1 - model.sample(1)[0, 0].clamp(0, 1))
+    expected = 255 * (1 - model.sample((1,))[0, 0].clamp(0, 1))
     shown = torch.tensor(np.array(Image.open("a.png")))[1::3, 1::3]
     assert (shown - expected).abs().max() <= 1
     assert len(shown.unique()) > 2

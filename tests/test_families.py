@@ -1,6 +1,7 @@
 """The map of the families: its form, and its claims wherever the code can be asked."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_a_gan_draws_in_one_pass_from_a_code_that_nothing_finds_again():
     passes = []
     for part in (model.G, model.D):
         part.register_forward_hook(lambda part, *_: passes.append(part))
-    model.sample(4)
+    model.sample((4,))
     one_pass = passes == [model.G]  # the discriminator is not needed
     z = model.noise(4)
     x = model.G(z)
@@ -187,7 +188,7 @@ def test_a_gan_has_no_density_and_what_its_players_pay_bounds_none():
         model.G.weight.data = p_G.scale.diag()
         logits = [
             optimal_logit(p_data.log_prob(x).sum(1), p_G.log_prob(x).sum(1))
-            for x in (real, model.sample(1000))
+            for x in (real, model.sample((1000,)))
         ]
         evidence.append(p_G.log_prob(real).sum(1).mean())
         paid.append(saturating.L_D(*logits))
@@ -207,12 +208,33 @@ def adversarial_autoencoder():
     return AAE(encoder, decoder, critic, lambda count: torch.randn(count, 2))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: FVSBN(3),
+        lambda: GAN(nn.Linear(2, 3), nn.Flatten(0), latent=2),
+        lambda: adversarial_autoencoder(),
+        lambda: one_layer(3, hidden=4, latent=2),
+    ],
+)
+def test_every_family_draws_in_the_shape_that_is_asked_for(model):
+    model = model()
+    for shape in ((), (4,), [2, 3], (0,), torch.Size((2, 0))):
+        assert model.sample(shape).shape == (*shape, 3)
+    torch.manual_seed(0)
+    row = model.sample((6,))
+    torch.manual_seed(0)
+    assert torch.equal(model.sample((2, 3)), row.reshape(2, 3, 3))
+    with pytest.raises(TypeError, match=re.escape("sample takes a shape: (16,), not 16")):
+        model.sample(16)
+
+
 def test_an_adversarial_autoencoder_draws_in_one_pass_and_has_a_code():
     model = adversarial_autoencoder()
     passes = []
     for part in (model.encoder, model.decoder, model.critic):
         part.register_forward_hook(lambda part, *_: passes.append(part))
-    x = model.sample(4)
+    x = model.sample((4,))
     one_pass = passes == [model.decoder]  # neither encoder nor critic is needed
     z = model.encoder(x)
     latent = z.shape == model.prior(4).shape

@@ -250,7 +250,7 @@ def test_someone_may_watch_the_players_after_each_step():
 
 def test_watching_changes_nothing():
     seen, unseen = small(), small()
-    watch = lambda players, step: players.sample(7)
+    watch = lambda players, step: players.sample((7,))
     for gan, look in ((seen, watch), (unseen, None)):
         fit_gan(gan, data.Batches(RING, 100), epochs=1, watch=look, device="cpu")
     assert same(weights(seen), unseen)
@@ -304,9 +304,9 @@ def test_learning_rates_for_each_player():
 def test_it_draws_in_one_pass_and_has_no_density():
     gan, calls = small(), []
     gan.G.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
-    assert gan.sample(5).shape == (5, 2)
+    assert gan.sample((5,)).shape == (5, 2)
     assert calls == [5]
-    assert not gan.sample(5).requires_grad
+    assert not gan.sample((5,)).requires_grad
     assert not hasattr(gan, "log_prob")
 
 
@@ -326,10 +326,10 @@ def test_the_discriminator_learns_what_is_real_and_the_generator_follows():
     there = torch.tensor([3.0, -2.0]) + 0.1 * torch.randn(2000, 2)
     gan, batches = small(), data.Batches(there, 100)
     fit_gan(gan, batches, epochs=3, learning_rate=(0.0, 1e-2), device="cpu")
-    assert gan.D(there).mean() > 1 > -1 > gan.D(gan.sample(500)).mean()
-    before = (gan.sample(500).mean(0) - there.mean(0)).norm()
+    assert gan.D(there).mean() > 1 > -1 > gan.D(gan.sample((500,))).mean()
+    before = (gan.sample((500,)).mean(0) - there.mean(0)).norm()
     fit_gan(gan, batches, epochs=10, learning_rate=3e-3, device="cpu")
-    assert (gan.sample(500).mean(0) - there.mean(0)).norm() < before / 3
+    assert (gan.sample((500,)).mean(0) - there.mean(0)).norm() < before / 3
 
 
 # --- convolutions ---
@@ -338,7 +338,7 @@ def test_the_discriminator_learns_what_is_real_and_the_generator_follows():
 def test_the_dcgan_draws_and_judges_pictures():
     torch.manual_seed(0)
     gan = dcgan(side=12, channels=8, latent=5)
-    x = gan.sample(3)
+    x = gan.sample((3,))
     assert x.shape == (3, 1, 12, 12)
     assert 0 <= x.min() < x.max() <= 1
     assert gan.D(x).shape == (3,)
@@ -399,9 +399,9 @@ def test_the_dcgan_learns_a_picture():
     bar = torch.zeros(200, 1, 8, 8)
     bar[..., 3:5] = 1
     gan = dcgan(side=8, channels=8, latent=5)
-    before = (gan.sample(50) - bar[:50]).abs().mean()
+    before = (gan.sample((50,)) - bar[:50]).abs().mean()
     fit_gan(gan, data.Batches(bar, 50), epochs=20, learning_rate=5e-3, device="cpu")
-    assert (gan.sample(50) - bar[:50]).abs().mean() < before / 3
+    assert (gan.sample((50,)) - bar[:50]).abs().mean() < before / 3
 
 
 # --- several processes ---

@@ -112,7 +112,7 @@ def test_real_digits_are_read(train):
     """The classifier's errors alone cost next to nothing."""
     stacks, step = Stacks(data.mnist().test.images, 500), iter(range(100))
     judge = DigitFeatures.pretrained()
-    read = stacked_digits.read_drawings(lambda count: stacks.batch(next(step)), judge, 3000)
+    read = stacked_digits.read_drawings(lambda shape: stacks.batch(next(step)), judge, 3000)
     assert read.shape == (3000, 3)
     labels = data.mnist().test.labels
     first = torch.stack([labels[plane.indices(0)] for plane in stacks.planes], 1)
@@ -124,13 +124,13 @@ def test_real_digits_are_read(train):
 def test_drawings_are_read_some_at_a_time():
     asked = []
 
-    def sample(count):
-        asked.append(count)
-        return torch.zeros(count, 3, 28, 28)
+    def sample(shape):
+        asked.append(shape)
+        return torch.zeros(*shape, 3, 28, 28)
 
     judge = DigitFeatures.pretrained()
     assert len(stacked_digits.read_drawings(sample, judge, 1100)) == 1100
-    assert asked == [500, 500, 100]
+    assert asked == [(500,), (500,), (100,)]
 
 
 # --- networks and recipes ---
@@ -140,7 +140,7 @@ def test_drawings_are_read_some_at_a_time():
 def test_a_method_trains(method):
     own = METHODS[method]
     gan = stacked_digits.networks(own.get("together", 1))
-    x = gan.sample(4)
+    x = gan.sample((4,))
     assert x.shape == (4, 3, 28, 28)
     assert gan.D(x).shape == (4 // own.get("together", 1),)
     recipe = stacked_digits.recipe(method)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from companion.aae.mmd import mmd2
+from companion.nn import draws
 
 
 class PriorAutoencoder(nn.Module):
@@ -21,13 +22,15 @@ class PriorAutoencoder(nn.Module):
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
 
     @torch.no_grad()
-    def sample(self, count: int, *labels: Tensor) -> Tensor:
-        """Draw codes from the prior, and an example for each, ``(count, D)``.
+    def sample(self, sample_shape: Sequence[int] = (), *labels: Tensor) -> Tensor:
+        """Draw codes from the prior, and an example for each, ``(*sample_shape, D)``.
 
-        Args: labels: none, or what the prior is to be given beside the count, as in `fit_aae`.
+        Args: labels: none, or what the prior is to be given beside a count, as in `fit_aae`.
         """
         like = next(self.decoder.parameters())
-        return self.decoder(self.prior(count, *labels).to(like)).sample()
+        z = self.prior(draws(sample_shape), *labels).to(like)
+        x = self.decoder(z).sample()
+        return x.reshape(*sample_shape, *x.shape[1:])
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

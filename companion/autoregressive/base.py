@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.nn import at_least_float32, require_shares, vectors
+from companion.nn import at_least_float32, draws, require_shares, vectors
 
 
 class Autoregressive(nn.Module, ABC):
@@ -132,7 +132,7 @@ class Autoregressive(nn.Module, ABC):
             cached: keep what has been computed (`walk` of the model); False evaluates the whole
                 network for each entry, for comparison: the same samples from the same seed.
         """
-        x = self.bias.new_zeros(math.prod(sample_shape), self.features)
+        x = self.bias.new_zeros(draws(sample_shape), self.features)
         which = torch.randint(len(self.orders), (len(x),), device=x.device)
         known = torch.zeros(self.features, dtype=torch.bool, device=x.device)
         return self.fill(x, known, which, cached).reshape(*sample_shape, self.features)

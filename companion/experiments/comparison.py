@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 import companion
 from companion import data, divergences, evaluation, results, sample_scores, training
-from companion.aae import PriorAutoencoder
 from companion.experiments.common import markdown, one_process, parser, precision, replacing, typed
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
@@ -72,9 +71,7 @@ def drawings(model: nn.Module, count: int, batch_size: int = 500, *, grey: bool 
     parts = []
     for start in range(0, count, batch_size) or [0]:
         size = min(batch_size, count - start)
-        # A GAN and an autoencoder with a prior take a count, a distribution takes a shape.
-        plain = hasattr(model, "noise") or isinstance(model, PriorAutoencoder)
-        x = model.sample(size if plain else (size,)).float().flatten(1).clamp(0, 1)
+        x = model.sample((size,)).float().flatten(1).clamp(0, 1)
         parts.append(x if grey else x.bernoulli())  # zeros and ones stay as they are
     return torch.cat(parts)
 

@@ -114,7 +114,7 @@ def centres(mixture: MixtureSameFamily) -> tuple[Tensor, float]:
 def score(gan: GAN, mixture: MixtureSameFamily, seed: int = 0) -> ModeCoverage:
     """How many modes 2,500 draws cover, and which share of them is of high quality."""
     torch.manual_seed(seed)
-    return mode_coverage(gan.sample(SAMPLES).cpu(), *centres(mixture))
+    return mode_coverage(gan.sample((SAMPLES,)).cpu(), *centres(mixture))
 
 
 def train_one(

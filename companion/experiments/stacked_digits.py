@@ -129,19 +129,22 @@ def score(read: Tensor, labels: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def read_drawings(
-    sample: Callable[[int], Tensor], judge: DigitFeatures, count: int = SAMPLES, batch: int = 500
+    sample: Callable[[tuple[int]], Tensor],
+    judge: DigitFeatures,
+    count: int = SAMPLES,
+    batch: int = 500,
 ) -> Tensor:
     """The digits that the classifier reads in drawings.
 
     Args:
-        sample: draws so many pictures, ``(B, 3, side, side)``.
+        sample: shape ``(B,)`` -> drawings ``(B, 3, side, side)``, as `GAN.sample`.
         count:  of drawings.
 
     Returns: int64, ``(count, 3)``.
     """
     read = []
     for start in range(0, count, batch):
-        drawn = sample(min(batch, count - start)).float().cpu()
+        drawn = sample((min(batch, count - start),)).float().cpu()
         read.append(torch.stack([judge.classify(plane) for plane in drawn.unbind(1)], 1))
     return torch.cat(read)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.gan.losses import GameLoss, non_saturating
-from companion.nn import frozen
+from companion.nn import draws, frozen
 from companion.training import History, Run, adam
 from companion.training.checkpoint import in_words
 
@@ -42,9 +42,10 @@ class GAN(nn.Module):
         return torch.randn(count, self.latent, dtype=like.dtype, device=like.device)
 
     @torch.no_grad()
-    def sample(self, count: int) -> Tensor:
-        """Draw examples in one pass, ``(count, *event)``."""
-        return self.G(self.noise(count))
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw examples in one pass, ``(*sample_shape, *event)``."""
+        x = self.G(self.noise(draws(sample_shape)))
+        return x.reshape(*sample_shape, *x.shape[1:])
 
 
 class Packed(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from companion.evaluation import scoring
+from companion.nn import draws
 from companion.vae.distributions import DiagonalGaussian, kl_each
 
 
@@ -128,7 +129,8 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw a cause, then a picture, ``(*sample_shape, D)``."""
-        return self.decoder(self.prior().sample(torch.Size(sample_shape))).sample()
+        x = self.decoder(self.prior().sample((draws(sample_shape),))).sample()
+        return x.reshape(*sample_shape, *x.shape[1:])
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -544,7 +544,7 @@ NOISE = Normal(torch.zeros((), dtype=torch.float64), 1.0)
 def gan_value(rng):
     n = 50_000
     data, gan, _ = random_gan(rng)
-    real, fake = gan.D(data.sample((n, 1))), gan.D(gan.sample(n))
+    real, fake = gan.D(data.sample((n, 1))), gan.D(gan.sample((n,)))
     variance = cross_entropy_real(real).var() + cross_entropy_fake(fake).var()
     yield side(
         -saturating.L_D(real, fake),
