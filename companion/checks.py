@@ -50,7 +50,9 @@ def sees(logits: Callable[[Tensor], Tensor], features: int, output: int) -> Tens
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(16, features, generator=generator, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(logits(x)[:, output].sum(), x)
+    (gradient,) = torch.autograd.grad(
+        logits(x)[:, output].sum(), x, allow_unused=True, materialize_grads=True
+    )
     return (gradient != 0).any(0)
 
 

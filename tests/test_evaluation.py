@@ -343,15 +343,22 @@ def test_a_rare_vector_is_no_evidence_against_a_sound_sampler():
     assert sampling_p_value(wrong, log_prob) < 1e-6
 
 
-def test_sees_is_a_row_of_dependence():
+def test_dependence_is_where_the_jacobian_is_not_zero():
     model = MADE(6, (20,), [3, 1, 5, 0, 2, 4]).double()
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator).double()
     whole = dependence(model.logits, 6)
-    for output in range(6):
-        assert torch.equal(sees(model.logits, 6, output), whole[output])
+    points = torch.rand(16, 6, generator=generator, dtype=torch.float64)
+    jacobians = [torch.autograd.functional.jacobian(model.logits, point) for point in points]
+    assert torch.equal(whole, (torch.stack(jacobians) != 0).any(0))
+    assert torch.equal(sees(model.logits, 6, 4), whole[4])
     assert whole[4].sum() == 5
+
+
+def test_what_does_not_depend_on_its_input_sees_nothing():
+    constant = torch.nn.Parameter(torch.ones(3).double())
+    assert not dependence(lambda x: constant.expand(len(x), 3), 3).any()
 
 
 def test_free_parameters_leaves_out_what_masks_hide():

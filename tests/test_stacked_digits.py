@@ -53,7 +53,9 @@ def test_two_processes_share_a_batch():
     halves = [stacks.batch(2, rank, 2) for rank in (0, 1)]
     assert torch.equal(torch.cat(halves), stacks.batch(2))
     there = stacks.to("meta")
+    assert there.images.is_meta
     assert all(plane.images.is_meta for plane in there.planes)
+    assert not stacks.images.is_meta
     assert not any(plane.images.is_meta for plane in stacks.planes)
 
 

@@ -760,31 +760,44 @@ def test_float32_is_not_tf32(precision, allowed):
         for _ in run.batches(Batches(examples(), BATCH)):
             seen.append(flag.allow_tf32)
         assert seen == [allowed] * 2
+        layer = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0))
+        layer.register_forward_hook(lambda *_: seen.append(flag.allow_tf32))
+        run.score(layer, torch.ones(4, 5), 4)
+        assert seen == [allowed] * 3
         assert flag.allow_tf32, "as it was before"
     finally:
         flag.allow_tf32 = before
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="an older torch")
+@pytest.mark.parametrize("kind", ["conv", "rnn"])
 @pytest.mark.parametrize("wish", ["ieee", "tf32"])
-def test_float32_is_not_tf32_whatever_the_newer_settings_say(wish):
-    conv = torch.backends.cudnn.conv
-    before, conv.fp32_precision = conv.fp32_precision, wish
+def test_float32_is_not_tf32_whatever_the_newer_settings_say(kind, wish):
+    setting = getattr(torch.backends.cudnn, kind)
+    before, setting.fp32_precision = setting.fp32_precision, wish
     try:
         with process.float32():
-            assert conv.fp32_precision == "ieee"
-        assert conv.fp32_precision == wish
+            assert setting.fp32_precision == "ieee"
+        assert setting.fp32_precision == wish
     finally:
-        conv.fp32_precision = before
+        setting.fp32_precision = before
 
 
 def test_a_run_keeps_its_precision_when_another_is_made(monkeypatch):
     """Autocast that is told no type takes fp16 on CUDA."""
     run, asked, autocast = Run(1, device="cpu", precision="bf16"), [], torch.autocast
     Run(1, device="cpu", precision="no")
-    monkeypatch.setattr(torch, "autocast", lambda *how: asked.append(how) or autocast(*how))
-    run.score(nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), torch.ones(4, 5), 4)
+
+    def listening(device_type, dtype=None):
+        asked.append((device_type, dtype))
+        return autocast(device_type, dtype)
+
+    monkeypatch.setattr(torch, "autocast", listening)
+    layer = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0))
+    run.score(layer, torch.ones(4, 5), 4)
     assert asked == [("cpu", torch.bfloat16)]
+    run.prepare(layer=layer)
+    assert asked[1:] == [("cpu", torch.bfloat16)]
 
 
 def test_what_accelerate_knows_of_the_device_is_kept():

@@ -135,7 +135,7 @@ def store(path: Path, text: str) -> None:
         "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=".", delete=False
     ) as file:
         file.write(text)
-    os.chmod(file.name, path.stat().st_mode)
+    os.chmod(file.name, path.stat().st_mode if path.exists() else 0o644)
     os.replace(file.name, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ from companion.gan import GameLoss, non_saturating
 from companion.nn import frozen, per_example
 from companion.training import History, Run, adam
 from companion.training.checkpoint import batches_signature, fingerprint, in_words
+from companion.training.fitting import two_rates
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -138,8 +139,7 @@ def fit_semi_supervised(
             raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
         if not 0 <= labels.min() <= labels.max() < aae.kinds:
             raise ValueError(f"labels are kinds, from 0 to {aae.kinds - 1}")
-    several = isinstance(learning_rate, Sequence)
-    rate_EP, rate_D = learning_rate if several else (learning_rate, learning_rate)
+    rate_EP, rate_D = two_rates(learning_rate)
     run = Run(
         epochs * len(train),
         schedule=schedule,

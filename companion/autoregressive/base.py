@@ -18,14 +18,16 @@ class Autoregressive(nn.Module, ABC):
 
     .. math:: \ln p(x) = \sum_{i=1}^{D} \ln p(x_i \mid x_{<i})
 
-    Given several orders, the model is their equal mixture, Eq. (order-ensemble).
+    Given several orders, which a subclass allows by ``several_orders = True``, the model is their
+    equal mixture, Eq. (order-ensemble).
 
     Args:
         features: D, the number of entries of x.
         orders:   ``order[i]`` is the entry that comes i-th; a permutation of ``range(D)``, shape
                   ``(D,)``, or M of them, shape ``(M, D)``. Left out: 0, 1, ..., D-1.
 
-    Raises: ValueError if an order is not a permutation.
+    Raises: ValueError if an order is not a permutation, or if there are several that are not
+        allowed.
     """
 
     several_orders = False

@@ -14,6 +14,7 @@ from companion.gan.losses import GameLoss, non_saturating
 from companion.nn import draws, frozen
 from companion.training import History, Run, adam
 from companion.training.checkpoint import in_words
+from companion.training.fitting import two_rates
 
 if TYPE_CHECKING:
     from companion.data import Batches
@@ -112,8 +113,7 @@ def fit_gan(
             f"discriminator_steps must be from 1 to {steps}, the number of all batches, "
             f"or G would never take a step; got {discriminator_steps}"
         )
-    several = isinstance(learning_rate, Sequence)
-    rate_G, rate_D = learning_rate if several else (learning_rate, learning_rate)
+    rate_G, rate_D = two_rates(learning_rate)
     run = Run(
         steps,
         schedule=schedule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +31,11 @@ def adam(
         return torch.optim.Adam(parameters, learning_rate, betas, eps, fused=True)
     except RuntimeError:
         return torch.optim.Adam(parameters, learning_rate, betas, eps)
+
+
+def two_rates(learning_rate: float | Sequence[float]) -> Sequence[float]:
+    """A learning rate for each of two players, or one for both."""
+    return learning_rate if isinstance(learning_rate, Sequence) else (learning_rate, learning_rate)
 
 
 def fit(

@@ -107,6 +107,8 @@ class Run:
         autocast and, with several processes, the averaging of gradients. Its methods and its
         weights stay with the module itself, which is trained in place.
         """
+        # Shared by all runs, and as the last one was made: autocast told no type is fp16 on CUDA.
+        self.accelerator.state._mixed_precision = self.precision
         prepared = []
         for name, item in objects.items():
             if name in self.settings or name in ("data", "kept"):
