@@ -6,9 +6,11 @@ small notebooks that break them one by one. Contract 3 is in ``prose.py``.
 """
 
 import ast
+import dis
 import importlib
 import pkgutil
 import re
+import types
 from functools import lru_cache
 
 import companion.exercises
@@ -218,6 +220,40 @@ def _prints(cell):
             if getattr(function, "id", getattr(function, "attr", None)) in calls:
                 return True
     return False
+
+
+def rerun_problems(chapter):
+    """What a reader would trip over who goes back, changes a cell and runs it again."""
+    cells = [(cell, *_names(cell.code)) for cell in chapter.code_cells]
+    for place, (cell, taken, _) in enumerate(cells):
+        taken &= {name for _, _, given in cells[:place] for name in given}
+        for later, _, given in cells[place:]:
+            for name in sorted(taken & given):
+                yield (
+                    f"{cell}: takes {name} from a cell above, and {later} gives it another value, "
+                    "which it would take when it is run again: choose another name"
+                )
+
+
+def _names(code):
+    """The names that a cell takes from those above, and those that it gives; but for imports."""
+    taken, given, imported, within = set(), set(), False, set()
+    module = compile(code, "cell", "exec")
+    for step in dis.get_instructions(module):
+        if step.opname == "LOAD_NAME" and step.argval not in given:
+            taken.add(step.argval)
+        elif step.opname == "STORE_NAME" and not imported:
+            given.add(step.argval)
+        imported = step.opname in ("IMPORT_NAME", "IMPORT_FROM")
+    inner = [each for each in module.co_consts if isinstance(each, types.CodeType)]
+    for function in inner:  # grows: functions within functions
+        inner += [each for each in function.co_consts if isinstance(each, types.CodeType)]
+        within |= {
+            step.argval
+            for step in dis.get_instructions(function)
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        }
+    return taken | (within - given), given
 
 
 def exemption_problems(chapter):

@@ -21,6 +21,7 @@ def test_there_are_chapters():
     [
         contracts.code_problems,
         contracts.execution_problems,
+        contracts.rerun_problems,
         contracts.exemption_problems,
         contracts.form_problems,
         contracts.part_problems,

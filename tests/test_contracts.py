@@ -107,6 +107,7 @@ def problems(book, tmp_path):
         *contracts.equation_problems([page], EQUATIONS),
         *prose_problems(page),
         *contracts.execution_problems(page),
+        *contracts.rerun_problems(page),
         *contracts.exemption_problems(page),
         *contracts.form_problems(page),
         *contracts.part_problems(page),
@@ -291,6 +292,21 @@ CORRUPTIONS = {
     "cells executed out of order": (
         changed("step-3", execution_count=3),
         ["cell 12 (step-3): execution count 3 instead of 8"],
+    ),
+    "name given anew further down": (
+        replaced("step-1", "x = 1", "y = x"),
+        [
+            f"cell 10 (step-1): takes x from a cell above, and sound.ipynb, cell {9 + n} (step-{n})"
+            for n in (2, 3)
+        ],
+    ),
+    "name taken within a function": (
+        replaced("step-2", "x = 2", "def y():\n    return [x for _ in range(2)]"),
+        ["cell 11 (step-2): takes x from a cell above, and sound.ipynb, cell 12 (step-3) gives it"],
+    ),
+    "name taken and given anew": (
+        replaced("step-3", "x = 3", "x = x + 3"),
+        ["cell 12 (step-3): takes x from a cell above, and sound.ipynb, cell 12 (step-3) gives it"],
     ),
     "empty cell": (changed("step-3", source=""), ["cell 12 (step-3): empty"]),
     "outputs stripped": (
