@@ -35,7 +35,7 @@ from companion.training.checkpoint import in_words
 from companion.training.devices import PRECISIONS, usable
 
 TABLES = {
-    "comparison": lambda: comparison.likelihood_table(comparison.current_rows()),
+    "comparison": lambda: comparison.likelihood_table(comparison.measurements()),
     "full-scale": full_scale.table,
     "full-scale-drawings": full_scale.drawings_table,
     "pixel-orders": lambda: pixel_orders.table(pixel_orders.current_rows()),

@@ -278,15 +278,15 @@ def test_the_game_is_that_of_a_loop_written_by_hand(settings):
     betas, weight = settings.get("betas", (0.5, 0.999)), settings.get("weight", 1.0)
     describers = [*twin.encoder.parameters(), *twin.decoder.parameters()]
     critics = [*twin.critic_y.parameters(), *twin.critic_z.parameters()]
-    step_EP, step_D = (
+    opt_EP, opt_D = (
         torch.optim.Adam(parameters, rate, betas)
         for parameters, rate in zip((describers, critics), rates, strict=True)
     )
     logged = {name: [[], []] for name in ("reconstruction", "L_D", "L_G", "L_y")}
     for step in range(8):
         cosine = 1 if settings else (1 + math.cos(math.pi * step / 8)) / 2
-        step_EP.param_groups[0]["lr"] = rates[0] * cosine
-        step_D.param_groups[0]["lr"] = rates[1] * cosine
+        opt_EP.param_groups[0]["lr"] = rates[0] * cosine
+        opt_D.param_groups[0]["lr"] = rates[1] * cosine
         x, known = train.batch(step), few.batch(step)
         logits, z = twin.encoder(x)
         y = logits.softmax(1)
@@ -297,18 +297,18 @@ def test_the_game_is_that_of_a_loop_written_by_hand(settings):
             f.mean() - r.mean() if settings else F.softplus(-r).mean() + F.softplus(f).mean()
             for r, f in zip(real, fake, strict=True)
         )
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
         fake = twin.critic_y(y + noise[1]), twin.critic_z(z)
         L_G = sum(-f.mean() if settings else F.softplus(-f).mean() for f in fake)
         decoded = twin.decoder.logits(twin.decoder.body(torch.cat([y, z], 1)))
         reconstruction = -F.binary_cross_entropy_with_logits(decoded, x, reduction="sum") / 15
         L_y = F.cross_entropy(twin.encoder(known)[0], labels[few.indices(step)])
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         total = weight * L_G - reconstruction + settings.get("label_weight", 1.0) * L_y
         total.backward()
-        step_EP.step()
+        opt_EP.step()
         for name, value in zip(logged, (reconstruction, L_D, L_G, L_y), strict=True):
             logged[name][step // 4].append(value.item())
     for a, b in zip(aae.parameters(), twin.parameters(), strict=True):

@@ -292,15 +292,15 @@ def test_the_game_is_that_of_a_loop_written_by_hand(settings, labels):
     rates = settings.get("learning_rate", (1e-3, 1e-3))
     betas, weight = settings.get("betas", (0.5, 0.999)), settings.get("weight", 1.0)
     describers = [*twin.encoder.parameters(), *twin.decoder.parameters()]
-    step_EP, step_D = (
+    opt_EP, opt_D = (
         torch.optim.Adam(parameters, rate, betas)
         for parameters, rate in zip((describers, twin.critic.parameters()), rates, strict=True)
     )
     logged = {"reconstruction": [[], []], "L_D": [[], []], "L_G": [[], []]}
     for step in range(steps):
         cosine = 1 if settings else (1 + math.cos(math.pi * step / steps)) / 2
-        step_EP.param_groups[0]["lr"] = rates[0] * cosine
-        step_D.param_groups[0]["lr"] = rates[1] * cosine
+        opt_EP.param_groups[0]["lr"] = rates[0] * cosine
+        opt_D.param_groups[0]["lr"] = rates[1] * cosine
         x = train.batch(step)
         y = () if labels is None else (labels[train.indices(step)],)
         z, prior = twin.encoder(x), sum(y, noise[step])
@@ -310,16 +310,16 @@ def test_the_game_is_that_of_a_loop_written_by_hand(settings, labels):
             if settings
             else F.softplus(-real).mean() + F.softplus(fake).mean()
         )
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
         fake = twin.critic(z, *y)
         L_G = -fake.mean() if settings else F.softplus(-fake).mean()
         logits = twin.decoder.logits(twin.decoder.body(z))
         reconstruction = -F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / 15
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         (weight * L_G - reconstruction).backward()
-        step_EP.step()
+        opt_EP.step()
         for name, value in (("reconstruction", reconstruction), ("L_D", L_D), ("L_G", L_G)):
             logged[name][step // 4].append(value.item())
     for a, b in zip(aae.parameters(), twin.parameters(), strict=True):

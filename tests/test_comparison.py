@@ -150,13 +150,13 @@ def test_a_shipped_model_is_ready_to_use(name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_an_exact_score_can_be_computed_again(thrown, name):
-    values = comparison.current_rows()[name]
+    values = comparison.measurements()[name]
     found = comparison.score(comparison.shipped(name), "exact", thrown[::10])
     assert found.mean == pytest.approx(values["tenth"], abs=0.01)
 
 
 def test_all_scores_of_made_can_be_computed_again(grey):
-    values = comparison.current_rows()["MADE"]
+    values = comparison.measurements()["MADE"]
     found = comparison.likelihood(comparison.shipped("MADE"), "exact", grey)
     for key in ("nll", "standard_error", "throws"):
         assert found[key] == pytest.approx(values[key], abs=0.01)
@@ -164,7 +164,7 @@ def test_all_scores_of_made_can_be_computed_again(grey):
 
 def test_a_bound_can_be_computed_again(thrown):
     """With fewer draws it is looser, for every tenth image by as much as for all."""
-    values, model = comparison.current_rows()["VAE"], comparison.shipped("VAE")
+    values, model = comparison.measurements()["VAE"], comparison.shipped("VAE")
     found = comparison.score(model, "bound", thrown[::10], comparison.FEW).mean
     looser = values["throws"][0] - values["nll"]
     assert 0 < looser < 1
@@ -176,7 +176,7 @@ def test_a_bound_can_be_computed_again(thrown):
 @pytest.mark.parametrize("name", ["AAE", "DCGAN"])
 def test_drawings_score_as_their_row_says(grey, judge, name):
     """Of the models that have nothing else to score. Other drawings differ within the tolerance."""
-    values, count = comparison.current_rows()[name], comparison.DRAWS
+    values, count = comparison.measurements()[name], comparison.DRAWS
     drawn = comparison.drawings(comparison.shipped(name), count)
     found = comparison.quality(drawn, comparison.real_images(grey), judge)
     assert found["frechet"] == pytest.approx(values["frechet"], rel=0.2)
@@ -226,24 +226,21 @@ def test_drawings_of_an_untrained_model_are_black_and_white(name):
 
 
 class Painter(nn.Module):
-    """A model whose drawings are given: asked for a shape or, if it has noise, for a count."""
+    """A model whose drawings are given."""
 
-    def __init__(self, picture, noise=False):
+    def __init__(self, picture):
         super().__init__()
         self.picture, self.asked = picture, []
-        if noise:
-            self.noise = None
 
-    def sample(self, count):
-        self.asked.append(count)
-        return self.picture.expand(*(count if isinstance(count, tuple) else (count,)), 1, 28, 28)
+    def sample(self, sample_shape):
+        self.asked.append(sample_shape)
+        return self.picture.expand(*sample_shape, 1, 28, 28)
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_drawings_come_in_parts(noise):
-    painter = Painter(torch.zeros(28, 28), noise)
+def test_drawings_come_in_parts():
+    painter = Painter(torch.zeros(28, 28))
     assert comparison.drawings(painter, 8, batch_size=3).shape == (8, D)
-    assert painter.asked == ([3, 3, 2] if noise else [(3,), (3,), (2,)])
+    assert painter.asked == [(3,), (3,), (2,)]
 
 
 def test_no_drawings():
@@ -571,9 +568,9 @@ def test_a_row_of_another_recipe_is_outdated(files, monkeypatch, change):
     for name in ("FVSBN", "NADE"):
         made_by = {"recipe": comparison.recipe(name)}
         results.add(comparison.EXPERIMENT, {"model": name, "seed": 0}, {"nll": 90.0}, made_by)
-    assert comparison.current_rows() == {"FVSBN": {"nll": 90.0}, "NADE": {"nll": 90.0}}
+    assert comparison.measurements() == {"FVSBN": {"nll": 90.0}, "NADE": {"nll": 90.0}}
     monkeypatch.setitem(CONTENDERS, "FVSBN", CONTENDERS["FVSBN"]._replace(**change))
-    assert comparison.current_rows() == {"NADE": {"nll": 90.0}}
+    assert comparison.measurements() == {"NADE": {"nll": 90.0}}
     monkeypatch.setattr(comparison, "CONTENDERS", {"MADE": CONTENDERS["MADE"]})
     assert comparison.stored() == {}
 
@@ -699,7 +696,7 @@ def test_the_overview_marks_the_best_of_each_column():
 
 
 def test_the_tables_are_of_the_committed_rows():
-    rows = comparison.current_rows()
+    rows = comparison.measurements()
     for table in (comparison.likelihood_table, comparison.quality_table, comparison.cost_table):
         assert table(rows).count("not yet run") == len(CONTENDERS) - len(rows)
 
@@ -737,7 +734,7 @@ def test_the_command_writes_weights_and_rows_and_no_row_twice(ran, files, capsys
         "recipe": comparison.recipe("MADE"),
         "sha256": fingerprint("MADE"),
     }
-    score = comparison.current_rows()["MADE"]["nll"]
+    score = comparison.measurements()["MADE"]["nll"]
     printed = capsys.readouterr().out
     assert f"| MADE | {score:.2f} ±" in printed
     assert f"MADE: {stored['MADE']['values']}" in printed
@@ -768,7 +765,7 @@ def test_the_weights_that_are_written_are_those_that_were_measured(ran, monkeypa
     if CONTENDERS[name].likelihood == "exact":
         x = data.binarize(tiny.test.images.flatten(1), seed=2)
         again = comparison.score(read, "exact", x).mean
-        assert again == pytest.approx(comparison.current_rows()[name]["nll"], abs=1e-3)
+        assert again == pytest.approx(comparison.measurements()[name]["nll"], abs=1e-3)
 
 
 def test_a_row_of_another_recipe_is_run_again(ran, monkeypatch):

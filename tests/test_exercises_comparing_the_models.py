@@ -504,7 +504,7 @@ def test_a_contender_goes_through_the_comparison(monkeypatch):
     monkeypatch.setattr(comparison, "seconds_for_drawings", lambda model: 0.0)
     monkeypatch.setitem(comparison.CONTENDERS, "deeper MADE", DEEPER)
     model, values = comparison.train_one("deeper MADE")
-    table = comparison.likelihood_table(comparison.current_rows() | {"deeper MADE": values})
+    table = comparison.likelihood_table(comparison.measurements() | {"deeper MADE": values})
     assert f"| deeper MADE | {values['nll']:.2f} ±" in table
     assert values["nll"] < 200
     x = data.binarize(few.test.images.flatten(1), data.SEEDS["test"])

@@ -21,7 +21,7 @@ def test_the_weights_in_the_package_score_as_their_row_says(mnist):
     net = DigitFeatures.pretrained()
     (row,) = results.rows(digit_features.EXPERIMENT)
     assert row["provenance"]["recipe"] == digit_features.RECIPE
-    error = digit_features.score(net, mnist.test.images, mnist.test.labels)
+    error = digit_features.error_rate(net, mnist.test.images, mnist.test.labels)
     assert error == pytest.approx(row["values"]["test_error"], abs=5e-4), "5 of 10,000 images"
     assert error < 0.015
     assert not any(p.requires_grad for p in net.parameters())
@@ -114,7 +114,7 @@ def test_training_learns_and_its_seed_decides(mnist):
     images, labels = mnist.train.images[:1000], mnist.train.labels[:1000]
     nets = [digit_features.train(images, labels, epochs=3, seed=seed) for seed in (0, 0, 1)]
     test = mnist.test.images[:500], mnist.test.labels[:500]
-    errors = [digit_features.score(net, *test) for net in nets]
+    errors = [digit_features.error_rate(net, *test) for net in nets]
     assert errors[0] == errors[1] != errors[2]
     assert max(errors) < 0.5, "guessing errs nine times in ten"
 
@@ -133,7 +133,7 @@ def test_the_command_keeps_weights_and_row(mnist, tmp_path, monkeypatch, capsys)
     x = mnist.test.images[:3] / 255
     assert torch.equal(loaded(x), small(x))
     (row,) = results.rows(digit_features.EXPERIMENT)
-    error = digit_features.score(small, mnist.test.images, mnist.test.labels)
+    error = digit_features.error_rate(small, mnist.test.images, mnist.test.labels)
     assert row["values"] == {"test_error": error}
     assert row["settings"] == {"model": "DigitFeatures"}
     assert row["provenance"]["recipe"] == digit_features.RECIPE

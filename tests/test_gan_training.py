@@ -122,28 +122,28 @@ def test_the_game_is_that_of_a_loop_written_by_hand(settings):
     draws, G, D = iter(noise), twin.G, twin.D
     rates = settings.get("learning_rate", (2e-4, 2e-4))
     betas, penalty = settings.get("betas", (0.5, 0.999)), settings.get("penalty")
-    step_G, step_D = (
+    opt_G, opt_D = (
         torch.optim.Adam(player.parameters(), rate, betas)
         for player, rate in zip((G, D), rates, strict=True)
     )
     logged = {"L_D": [[], []], "L_G": [[], []]}
     for step in range(steps):
         if "schedule" in settings:
-            for optimizer, rate in ((step_G, rates[0]), (step_D, rates[1])):
+            for optimizer, rate in ((opt_G, rates[0]), (opt_D, rates[1])):
                 cosine = (1 + math.cos(math.pi * step / steps)) / 2
                 optimizer.param_groups[0]["lr"] = rate * cosine
         real, fake = batches.batch(step), G(next(draws)).detach()
         L_D = F.softplus(-D(real)).mean() + F.softplus(D(fake)).mean()
         logged["L_D"][step // 4].append(L_D.item())
-        step_D.zero_grad()
+        opt_D.zero_grad()
         (L_D if penalty is None else L_D + penalty(D, real, fake)).backward()
-        step_D.step()
+        opt_D.step()
         if (step + 1) % settings.get("discriminator_steps", 1) == 0:
             L_G = F.softplus(-D(G(next(draws)))).mean()
             logged["L_G"][step // 4].append(L_G.item())
-            step_G.zero_grad()
+            opt_G.zero_grad()
             L_G.backward()
-            step_G.step()
+            opt_G.step()
     for a, b in zip(gan.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     for name, epochs in logged.items():

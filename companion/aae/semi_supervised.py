@@ -161,13 +161,13 @@ def fit_semi_supervised(
     )
     critics = nn.ModuleList([aae.critic_y, aae.critic_z])
     autoencoder = [*aae.encoder.parameters(), *aae.decoder.parameters()]
-    E, P, D_y, D_z, step_EP, step_D = run.prepare(
+    E, P, D_y, D_z, opt_EP, opt_D = run.prepare(
         encoder=aae.encoder,
         decoder=aae.decoder,
         critic_y=aae.critic_y,
         critic_z=aae.critic_z,
-        step_EP=adam(autoencoder, rate_EP, betas),
-        step_D=adam(critics.parameters(), rate_D, betas),
+        opt_EP=adam(autoencoder, rate_EP, betas),
+        opt_D=adam(critics.parameters(), rate_D, betas),
     )
 
     def D(y, z):
@@ -190,7 +190,7 @@ def fit_semi_supervised(
             codes = D(y.detach(), z.detach())
             pairs = zip(prior, codes, strict=True)
             L_D = sum(loss.L_D(real, fake) for real, fake in pairs)
-            run.descend(step_D, L_D)
+            run.descend(opt_D, L_D)
             with frozen(critics):
                 L_G = sum(loss.L_G(fake) for fake in D(y, z))
                 log_p = P(torch.cat([y, z], -1)).log_prob(x)
@@ -200,7 +200,7 @@ def fit_semi_supervised(
                     L_y = F.cross_entropy(logits_known, of_batch(labels, labelled, run))
                     total = total + label_weight * L_y
                     run.log(L_y=L_y)
-                run.descend(step_EP, total)
+                run.descend(opt_EP, total)
             run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
             if watch is not None:
                 watch(aae, run.step + 1)

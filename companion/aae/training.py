@@ -85,12 +85,12 @@ def fit_aae(
         },
     )
     autoencoder = [*aae.encoder.parameters(), *aae.decoder.parameters()]
-    E, P, D, step_EP, step_D = run.prepare(
+    E, P, D, opt_EP, opt_D = run.prepare(
         encoder=aae.encoder,
         decoder=aae.decoder,
         critic=aae.critic,
-        step_EP=adam(autoencoder, rate_EP, betas),
-        step_D=adam(aae.critic.parameters(), rate_D, betas),
+        opt_EP=adam(autoencoder, rate_EP, betas),
+        opt_D=adam(aae.critic.parameters(), rate_D, betas),
     )
     with contextlib.closing(run.batches(train)) as batches:
         for x in batches:
@@ -100,11 +100,11 @@ def fit_aae(
             y = [each.to(z.device, non_blocking=z.is_cuda) for each in known]
             # The prior is real, the code is fake.
             L_D = loss.L_D(D(prior, *y), D(z.detach(), *y))
-            run.descend(step_D, L_D)
+            run.descend(opt_D, L_D)
             with frozen(aae.critic):  # it passes gradients on to the encoder, keeps none
                 L_G = loss.L_G(D(z, *y))
                 reconstruction = per_example(P(z).log_prob(x), x).mean()
-                run.descend(step_EP, weight * L_G - reconstruction)
+                run.descend(opt_EP, weight * L_G - reconstruction)
             run.log(reconstruction=reconstruction, L_D=L_D, L_G=L_G)
             if watch is not None:
                 watch(aae, run.step + 1)

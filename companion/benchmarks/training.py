@@ -291,7 +291,7 @@ def gan_descent(
     """By the non-saturating loss of Goodfellow et al. (2014), formulas written out."""
     gan = build().to(device)
     G, D = gan.G, gan.D
-    step_G, step_D = (fused_adam(player, capturable, BETAS) for player in (G, D))
+    opt_G, opt_D = (fused_adam(player, capturable, BETAS) for player in (G, D))
 
     def step(real: Tensor) -> None:
         noise = torch.randn(2, len(real), gan.latent, device=device)
@@ -300,16 +300,16 @@ def gan_descent(
                 fake = G(noise[0])
             real_logits, fake_logits = D(real), D(fake)
         loss = F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         loss.backward()
-        step_D.step()
+        opt_D.step()
         D.requires_grad_(False)
         with of_device(device, precision):
             logits = D(G(noise[1]))
         loss = F.softplus(-logits.float()).mean()
-        step_G.zero_grad()
+        opt_G.zero_grad()
         loss.backward()
-        step_G.step()
+        opt_G.step()
         D.requires_grad_(True)
 
     return step

@@ -676,72 +676,72 @@ def check_prior(prior):
 
 def first_loop(E, P, D, batches, prior, weight):
     """Train E, x -> q(z|x), P, z -> p(x|z), and the critic D, with one logit for each code."""
-    step_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for x in batches:
         z = E(x).rsample()
         L_D = F.softplus(-D(prior(len(x)))).mean() + F.softplus(D(z.detach())).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         L_EP = weight * F.softplus(D(z)).mean() - P(z).log_prob(x).mean()
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         L_EP.backward()
-        step_EP.step()
+        opt_EP.step()
 
 
 def second_loop(E, P, D, batches, prior, weight):
     """Train E, x -> q(z|x), P, z -> p(x|z), and the critic D, with one logit for each code."""
-    step_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for x in batches:
         q = E(x)
         fake = q.mean
         L_D = F.softplus(-D(prior(len(x)))).mean() + F.softplus(D(fake.detach())).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         L_EP = weight * F.softplus(-D(fake)).mean() - P(q.rsample()).log_prob(x).mean()
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         L_EP.backward()
-        step_EP.step()
+        opt_EP.step()
 
 
 def third_loop(E, P, D, batches, prior, weight):
     """Train E, x -> q(z|x), P, z -> p(x|z), and the critic D, with one logit for each code."""
-    step_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for x in batches:
         z = E(x).rsample()
         L_D = F.softplus(D(prior(len(x)))).mean() + F.softplus(-D(z.detach())).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         L_EP = weight * F.softplus(D(z)).mean() - P(z).log_prob(x).mean()
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         L_EP.backward()
-        step_EP.step()
+        opt_EP.step()
 
 
 def fourth_loop(E, P, D, batches, prior, weight):
     """Train E, x -> q(z|x), P, z -> p(x|z), and the critic D, with one logit for each code."""
-    step_ED = torch.optim.Adam([*E.parameters(), *D.parameters()], 1e-3)
-    step_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
+    opt_ED = torch.optim.Adam([*E.parameters(), *D.parameters()], 1e-3)
+    opt_EP = torch.optim.Adam([*E.parameters(), *P.parameters()], 1e-3)
     for x in batches:
         z = E(x).rsample()
         L_D = F.softplus(-D(prior(len(x)))).mean() + F.softplus(D(z)).mean()
-        step_ED.zero_grad()
+        opt_ED.zero_grad()
         L_D.backward()
-        step_ED.step()
+        opt_ED.step()
 
         z = E(x).rsample()
         L_EP = weight * F.softplus(-D(z)).mean() - P(z).log_prob(x).mean()
-        step_EP.zero_grad()
+        opt_EP.zero_grad()
         L_EP.backward()
-        step_EP.step()
+        opt_EP.step()
 
 
 # --- helpers ------------------------------------------------------------------------------------

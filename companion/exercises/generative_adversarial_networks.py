@@ -662,58 +662,58 @@ def first_loop(G, D, batches, latent):
 
 def second_loop(G, D, batches, latent):
     """Train both players, D with one logit per example; ``latent`` entries of noise."""
-    step_G = torch.optim.Adam(G.parameters(), 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_G = torch.optim.Adam(G.parameters(), 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for real in batches:
         ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
         fake = G(torch.randn(len(real), latent)).detach()
         L_D = F.binary_cross_entropy_with_logits(D(real).sigmoid(), ones)
         L_D = L_D + F.binary_cross_entropy_with_logits(D(fake).sigmoid(), zeros)
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         fake = G(torch.randn(len(real), latent))
         L_G = F.binary_cross_entropy_with_logits(D(fake).sigmoid(), ones)
-        step_G.zero_grad()
+        opt_G.zero_grad()
         L_G.backward()
-        step_G.step()
+        opt_G.step()
 
 
 def third_loop(G, D, batches, latent):
     """Train both players, D with one logit per example; ``latent`` entries of noise."""
-    step_G = torch.optim.Adam(G.parameters(), 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_G = torch.optim.Adam(G.parameters(), 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for real in batches:
         fake = G(torch.randn(len(real), latent))
         L_D = -F.logsigmoid(D(real)).mean() - F.logsigmoid(-D(fake)).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         fake = G(torch.randn(len(real), latent))
         L_G = F.logsigmoid(-D(fake)).mean()
-        step_G.zero_grad()
+        opt_G.zero_grad()
         L_G.backward()
-        step_G.step()
+        opt_G.step()
 
 
 def fourth_loop(G, D, batches, latent):
     """Train both players, D with one logit per example; ``latent`` entries of noise."""
-    step_G = torch.optim.Adam(G.parameters(), 1e-3)
-    step_D = torch.optim.Adam(D.parameters(), 1e-3)
+    opt_G = torch.optim.Adam(G.parameters(), 1e-3)
+    opt_D = torch.optim.Adam(D.parameters(), 1e-3)
     for real in batches:
         fake = G(torch.randn(len(real), latent)).detach()
         L_D = -F.logsigmoid(D(real)).mean() - F.logsigmoid(-D(fake)).mean()
-        step_D.zero_grad()
+        opt_D.zero_grad()
         L_D.backward()
-        step_D.step()
+        opt_D.step()
 
         fake = G(torch.randn(len(real), latent))
         L_G = -F.logsigmoid(-D(fake)).mean()
-        step_G.zero_grad()
+        opt_G.zero_grad()
         L_G.backward()
-        step_G.step()
+        opt_G.step()
 
 
 # --- helpers ------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def stored() -> dict[str, dict]:
     return {name: rows[name] for name in CONTENDERS if name in rows}
 
 
-def current_rows() -> dict[str, dict]:
+def measurements() -> dict[str, dict]:
     """What was measured, of the rows of `stored`."""
     return {name: row["values"] for name, row in stored().items()}
 
@@ -262,7 +262,7 @@ def contenders_table() -> str:
 def likelihood_table(rows: dict[str, dict]) -> str:
     """Scores of the test images, nats, in Markdown; a bound on the NLL is marked by ≤.
 
-    Args: rows: of `current_rows`, here and below.
+    Args: rows: of `measurements`, here and below.
     """
     lines = []
     for name, made, v in _beside(rows):
@@ -351,7 +351,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
 
     provenance = results.provenance(typed(EXPERIMENT, arguments), chosen.device)
-    done = current_rows()
+    done = measurements()
     for name in chosen.models:
         if name in done:
             continue
@@ -364,7 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
                 row["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
             results.add(EXPERIMENT, {"model": name, "seed": 0}, values, provenance | row)
         print(f"{name}: {values}", flush=True)
-    rows = current_rows()
+    rows = measurements()
     print(likelihood_table(rows), quality_table(rows), cost_table(rows), sep="\n\n")
 
 

@@ -38,7 +38,7 @@ def train(
     return net.eval()
 
 
-def score(net: DigitFeatures, images: Tensor, labels: Tensor) -> float:
+def error_rate(net: DigitFeatures, images: Tensor, labels: Tensor) -> float:
     """The share of grey images, uint8 ``(N, 28, 28)``, that are read as another digit."""
     return (net.classify(images / 255) != labels).double().mean().item()
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     provenance = results.provenance(typed(EXPERIMENT, arguments)) | {"recipe": RECIPE}
     mnist = data.mnist()
     net = train(mnist.train.images, mnist.train.labels)
-    values = {"test_error": score(net, mnist.test.images, mnist.test.labels)}
+    values = {"test_error": error_rate(net, mnist.test.images, mnist.test.labels)}
     with replacing(features.PATH, net):
         results.add(EXPERIMENT, {"model": "DigitFeatures"}, values, provenance)
     print(f"{100 * values['test_error']:.2f} % of the test images are read as another digit")

@@ -130,11 +130,11 @@ def fit_gan(
             "penalty": in_words(penalty),
         },
     )
-    G, D, step_G, step_D = run.prepare(
+    G, D, opt_G, opt_D = run.prepare(
         G=gan.G,
         D=gan.D,
-        step_G=adam(gan.G.parameters(), rate_G, betas),
-        step_D=adam(gan.D.parameters(), rate_D, betas),
+        opt_G=adam(gan.G.parameters(), rate_G, betas),
+        opt_D=adam(gan.D.parameters(), rate_D, betas),
     )
     with contextlib.closing(run.batches(train)) as batches:
         for real in batches:
@@ -144,12 +144,12 @@ def fit_gan(
             run.log(L_D=L_D)
             if penalty is not None:
                 L_D = L_D + penalty(gan.D, real, fake)
-            run.descend(step_D, L_D)
+            run.descend(opt_D, L_D)
             if (run.step + 1) % discriminator_steps == 0:
                 with frozen(gan.D):  # the step is G's: D passes gradients on, keeps none
                     L_G = loss.L_G(D(G(gan.noise(len(real)))))
                     run.log(L_G=L_G)
-                    run.descend(step_G, L_G)
+                    run.descend(opt_G, L_G)
             if watch is not None:
                 watch(gan, run.step + 1)
     gan.eval()
