@@ -344,12 +344,12 @@ def test_a_perfect_painter_scores_as_theory_says():
     grid, asked = data.grid_of_gaussians(), []
 
     class Perfect:
-        def sample(self, count):
-            asked.append(count)
-            return SimpleNamespace(cpu=lambda: grid.sample((count,)))  # drawn on another device
+        def sample(self, sample_shape):
+            asked.append(sample_shape)
+            return SimpleNamespace(cpu=lambda: grid.sample(sample_shape))  # on another device
 
     found = mode_collapse.score(Perfect(), grid)
-    assert asked == [2500]
+    assert asked == [(2500,)]
     torch.manual_seed(5)
     assert mode_collapse.score(Perfect(), grid) == found, "by a seed of its own"
     assert found.modes == 25
