@@ -256,3 +256,13 @@ def test_what_is_tested_and_published_is_what_has_the_address():
         [checkout] = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
         assert job["needs"] == "address"
         assert checkout["with"]["ref"] == "${{ needs.address.outputs.commit || github.sha }}"
+
+
+def test_a_file_is_stored_in_one_step_whether_it_was_there_or_not(tmp_path):
+    path = tmp_path / "requirements.txt"
+    publish.store(path, "torch==2.0\n")
+    path.chmod(0o640)
+    publish.store(path, "torch==2.1\n")
+    assert path.read_text("utf-8") == "torch==2.1\n"
+    assert path.stat().st_mode & 0o777 == 0o640, "as it was"
+    assert list(tmp_path.iterdir()) == [path]
