@@ -230,9 +230,9 @@ CHAPTER = {
 
 # --- at the size of the papers -------------------------------------------------------------------
 
-# Sizes are the published ones, or close to them. Ours are larger batches, a learning rate that
-# falls to 0 along a cosine and therefore may begin higher, and so fewer steps. What the sources did
-# stands above each; `companion.published` has their scores.
+# Sizes are the published ones, or close to them. Ours is, but for the GANs, a learning rate that
+# falls to 0 along a cosine and may therefore begin higher; most get by with far fewer steps. What
+# the sources did stands above each; `companion.published` has their scores.
 
 
 def _autoregressive(build: Callable, published: str, **settings) -> Preset:

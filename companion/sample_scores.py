@@ -190,7 +190,8 @@ def parzen_log_likelihood(
     Returns: mean over the N examples and its standard error, nats per example; of any sign,
              since it is a density. The error is that of the choice of x, not of the samples.
     Raises:  ValueError for integers, whose density would be in units of grey levels.
-    Source:  Goodfellow et al. (2014); what is wrong with it: Theis et al. (2016).
+    Source:  Parzen (1962); as a score: Goodfellow et al. (2014), who follow Breuleux et al. (2011);
+             what is wrong with it: Theis et al. (2016).
     """
     return Estimate.of(_parzen(samples, x, [bandwidth], chunk)[0])
 

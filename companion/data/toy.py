@@ -31,7 +31,8 @@ def ring_of_gaussians(modes: int = 8, radius: float = 1.0, std: float = 0.01) ->
              radius: of the circle round the origin.
              std: standard deviation of every component in both directions.
     Returns: distribution over events of shape (2,), with exact `log_prob` in nats.
-    Source:  Srivastava et al. (2017), VEEGAN, the 2D ring.
+    Source:  Srivastava et al. (2017), VEEGAN, the 2D ring; radius and std: Lin et al. (2018),
+             PacGAN.
     """
     angles = torch.arange(modes) * (2 * math.pi / modes)  # 2π itself is 0 again: leave it out
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=-1)
@@ -45,7 +46,8 @@ def grid_of_gaussians(side: int = 5, spacing: float = 2.0, std: float = 0.05) ->
              spacing: distance of neighbouring means; by default they lie at −4, −2, 0, 2, 4.
              std: standard deviation of every component in both directions.
     Returns: distribution over events of shape (2,), with exact `log_prob` in nats.
-    Source:  Srivastava et al. (2017), VEEGAN, the 2D grid.
+    Source:  Srivastava et al. (2017), VEEGAN, the 2D grid; spacing and std: Lin et al. (2018),
+             PacGAN.
     """
     ticks = spacing * (torch.arange(side) - (side - 1) / 2)
     return _mixture(torch.cartesian_prod(ticks, ticks), std)

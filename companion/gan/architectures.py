@@ -23,8 +23,9 @@ def dcgan(side: int = 28, channels: int = 32, latent: int = 64, colours: int = 1
         colours:  planes of a picture; one if it is grey.
 
     Raises: ValueError if side or channels do not divide.
-    Source: Radford, Metz & Chintala (2016): the convolutions of their model of digits,
-        without its labels and fully connected layers.
+    Source: Radford, Metz & Chintala (2016): strides and channels of the model of digits
+        in their code, with kernels of 4 in place of 5, without its labels and fully
+        connected layers.
     """
     if side % 4 or channels % 8:
         raise ValueError(f"side = {side} must divide by 4, channels = {channels} by 8")
