@@ -472,7 +472,7 @@ WRONG = [
     (
         gans.check_value_at_best,
         lambda p, q: jensen_shannon(p, q) - math.log(4),
-        "divergences from the middle is missing",
+        "divergences to the middle is missing",
     ),
     (
         gans.check_value_at_best,

@@ -175,7 +175,7 @@ def check_value_at_best(value):
     expected = real + fake
     mistakes = [
         (-expected, "this is what D pays: can the value be above 0?"),
-        (jsd - 2 * ln2, "one of the divergences from the middle is missing: how many are there?"),
+        (jsd - 2 * ln2, "one of the divergences to the middle is missing: how many are there?"),
         (2 * jsd - ln2, "D guesses where the tables are equal: how often, and at which price?"),
         (2 * jsd + 2 * ln2, "is the value of equal tables above 0 or below it?"),
         (2 * jsd, "equal tables have the value 0 here: is guessing free?"),
