@@ -32,7 +32,7 @@ from companion.presets import PRESETS, settings_of
 from companion.results import ResultsError, provenance
 from companion.training import process
 from companion.training.checkpoint import in_words
-from companion.training.devices import PRECISIONS, usable
+from companion.training.devices import PRECISIONS, processes, usable
 
 TABLES = {
     "comparison": lambda: comparison.likelihood_table(comparison.measurements()),
@@ -188,7 +188,7 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
     if minutes is not None:
         if "path" not in known:
             raise ValueError(f"the training of {name} is not done in pieces: leave out --minutes")
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # it hides the exit status of its processes
+        if processes() > 1:  # it hides the exit status of its processes
             raise click.UsageError("--minutes does not go with torchrun")
     begins = []
 
@@ -212,8 +212,8 @@ def train(model, scale, folder, seed, device, compiled, patience, minutes, **ask
         )
     if not begins:
         say(f"{name} is trained already: {folder}. To train it anew, delete that folder.")
-    else:
-        run = runs.read(folder) if runs.FIRST else {"seconds": math.nan, "memory_mb": math.nan}
+    elif runs.FIRST:
+        run = runs.read(folder)
         cost = f"in {run['seconds']:,.0f} s, with {run['memory_mb']:,.0f} MB at most"
         say(f"{name} is trained, {cost}: {folder / 'model.safetensors'}")
 
@@ -320,8 +320,7 @@ def sample(model, scale, folder, weights, count, seed, device, path):
     name, trained_model, where, _ = trained(model, scale, folder, weights)
     trained_model.to(usable(device))
     torch.manual_seed(seed)
-    with torch.no_grad():
-        drawn = comparison.drawings(trained_model, count, grey=True).cpu().reshape(-1, 28, 28)
+    drawn = comparison.drawings(trained_model, count, grey=True).cpu().reshape(-1, 28, 28)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.zeros(rows * columns, 28, 28)
@@ -352,7 +351,6 @@ def experiment(name, options):
     comparison: all families under one protocol.
     digit-features: the classifier that judges drawings.
     """
-    one_process()
     EXPERIMENTS[name].main([*options])
 
 

@@ -8,12 +8,15 @@ they count, x may hold probabilities, too, such as grey/255: the counts are then
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from companion.data import Batches
-from companion.nn import vectors
+from companion.nn import draws, vectors
+
+if TYPE_CHECKING:
+    from companion.data import Batches
 
 
 class IndependentBernoulli(nn.Module):
@@ -49,6 +52,7 @@ class IndependentBernoulli(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """A coin for every entry, ``(*sample_shape, D)``."""
+        draws(sample_shape)  # refuses a bare count
         return torch.bernoulli(self.probs.expand(*sample_shape, -1))
 
 
@@ -91,6 +95,7 @@ class MarkovChain(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """One entry after the other, ``(*sample_shape, D)``."""
+        draws(sample_shape)  # refuses a bare count
         entries = [torch.bernoulli(self.first.expand(*sample_shape, 1)).squeeze(-1)]
         for zero, one in zip(self.after_zero, self.after_one, strict=True):
             entries.append(torch.bernoulli(torch.where(entries[-1] == 1, one, zero)))
@@ -141,6 +146,7 @@ class BernoulliMixture(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Choose a component, then throw its coins, ``(*sample_shape, D)``."""
+        draws(sample_shape)  # refuses a bare count
         weights = self.weights.expand(*sample_shape, -1)
         return torch.bernoulli(self.probs[torch.distributions.Categorical(weights).sample()])
 
@@ -235,9 +241,10 @@ class GenerativeClassifier(nn.Module):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Choose a class, then draw from its density, ``(*sample_shape, D)``."""
+        draws(sample_shape)  # refuses a bare count
         y = torch.distributions.Categorical(self.prior.expand(*sample_shape, -1)).sample()
-        draws = [density.sample(sample_shape) for density in self.densities]
-        return torch.stack(draws, -2).take_along_dim(y[..., None, None], -2).squeeze(-2)
+        x = torch.stack([density.sample(sample_shape) for density in self.densities], -2)
+        return x.take_along_dim(y[..., None, None], -2).squeeze(-2)
 
     def posterior(self, x: Tensor, **options) -> Tensor:
         """p(y | x), ``(*batch, D) -> (*batch, classes)``; nan where no class can give x."""

@@ -142,7 +142,7 @@ def importance_sampled_log_prob(
         x:          zeros and ones or, for a model that is not of them, any values,
                     shape ``(N, *event)``.
         samples:    K, draws for each example.
-        batch_size, chunk: examples and draws at a time: memory does not grow with K.
+        batch_size, chunk: examples and draws at a time; one number is kept of each draw.
         device:     as in `log_likelihoods`.
 
     Returns: for each example the estimate, nats, and its effective number of draws,
@@ -160,16 +160,16 @@ def importance_sampled_log_prob(
     with scoring_on(model, device) as parameter:
         for batch in x.split(batch_size):
             batch = batch.to(parameter)
-            total = squares = torch.full((len(batch),), -math.inf, dtype=torch.float64)
-            for start in range(0, samples, chunk):
-                draws = min(chunk, samples - start)
-                log_w = model.log_w(batch, draws).cpu().double()
-                if log_w.shape != (draws, len(batch)):
-                    raise ValueError(f"log_w gives {tuple(log_w.shape)}, not (K, B)")
-                total = torch.logaddexp(total, log_w.logsumexp(0))
-                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+            parts = [
+                model.log_w(batch, min(chunk, samples - start))
+                for start in range(0, samples, chunk)
+            ]
+            log_w = torch.cat(parts).cpu().double()  # one wait for the device a batch
+            if log_w.shape != (samples, len(batch)):
+                raise ValueError(f"log_w gives {tuple(log_w.shape)}, not (K, B)")
+            total = log_w.logsumexp(0)
             log_p.append(total - math.log(samples))
-            effective.append((2 * total - squares).exp())
+            effective.append((2 * total - (2 * log_w).logsumexp(0)).exp())
         return torch.cat(log_p), torch.cat(effective)
 
 
@@ -192,6 +192,21 @@ def importance_sampled_nll(
         model, x, samples, batch_size, chunk, device=device
     )
     return ImportanceEstimate(*Estimate.of(-log_p), effective.median().item())
+
+
+@torch.no_grad()
+def active_units(model: nn.Module, x: Tensor, threshold: float = 0.01) -> Tensor:
+    r"""Which latent variables say something about x: A_j, Eq. (active-units), above a threshold.
+
+    Args:    model: has an ``encoder: x -> q(z|x)``; x: shape ``(N, D)``.
+    Returns: bool, shape ``(H,)``.
+    Source:  Burda, Grosse & Salakhutdinov (2016), where the threshold is 0.01.
+    """
+    if len(x) < 2:
+        raise ValueError("a variance over examples needs two of them or more")
+    with scoring(model) as like:
+        means = torch.cat([model.encoder(part.to(like)).mean for part in x.split(1000)])
+    return means.var(0) > threshold
 
 
 def require_score(model: nn.Module, name: str) -> None:

@@ -17,6 +17,8 @@ class MaskedLinear(nn.Module):
 
     .. math:: y = (M \odot W)\, x + b
 
+    Weights begin at 0: a hidden layer needs others, as in `MADE`.
+
     Args:
         mask: which input (column) reaches which output (row), shape ``(out, in)``; or
             ``(M, out, in)`` for M masks over one weight matrix, chosen at each call.
@@ -49,7 +51,7 @@ class MaskedConv2d(nn.Conv2d):
 
     .. math:: y_{rc} = b + \sum_{s, t} M_{st} W_{st}\, x_{r + s,\, c + t}
 
-    with s and t running from -k/2 to k/2; pixels outside the image count as zero.
+    with s and t from -(k - 1)/2 to (k - 1)/2; pixels outside the image count as zero.
 
     Args:
         kind: "A" hides the centre too, for the first layer, whose input is the image itself; "B"

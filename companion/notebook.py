@@ -39,7 +39,8 @@ def set_up(version):
     import torch
 
     if torch.cuda.is_available():
-        print(f"Ready, on a GPU: {torch.cuda.get_device_name()}. Models train for longer there.")
+        longer = " Models train for longer there." if _larger() else ""
+        print(f"Ready, on a GPU: {torch.cuda.get_device_name()}.{longer}")
     elif _in_colab():
         print(
             "Ready, on the CPU. That is enough. A GPU is quicker: choose one under Runtime > "

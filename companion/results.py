@@ -7,17 +7,14 @@ A row says what was run (``experiment`` and ``settings``, which together name it
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 import companion
-from companion.data.files import replace
+from companion.data.files import alone, replace
 from companion.training.devices import usable
 
 PATH = Path(__file__).parent / "_data" / "results.json"
@@ -80,7 +77,7 @@ def add(experiment: str, settings: dict, values: dict, provenance: dict) -> dict
         row = json.loads(json.dumps(row, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{experiment}, {settings}: {error}; got {values}") from None
-    with _alone():
+    with alone(PATH.parent):
         kept = [r for r in _read() if _name(r) != _name(row)]
         lines = [json.dumps(r, ensure_ascii=False) for r in sorted([*kept, row], key=_name)]
         replace(PATH, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
@@ -131,23 +128,6 @@ def _read() -> list[dict]:
         message = f"{PATH} is damaged ({error}): take it from the repository again"
         raise ResultsError(message) from None
     return found
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One writer at a time, where the system can lock a folder."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    PATH.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(PATH.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _commit() -> str | None:

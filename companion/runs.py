@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from companion import data, results, training
-from companion.data.files import replace
+from companion.data.files import alone, replace
 from companion.presets import PRESETS, Preset, settings_of
 from companion.training.checkpoint import in_words, refuse_differences, stored_signature
-from companion.training.devices import usable
+from companion.training.devices import processes, usable
 
 # What run.json has, at least.
 KEYS = {"model", "preset", "seed", "recipe", "precision", "compiled", "finished", "provenance"}
@@ -121,7 +121,7 @@ def train(
         precision = training.fast_precision(device)
     run = {"model": name, "preset": scale, "seed": seed, "recipe": recipe(preset, **asked)}
     run |= {"precision": precision, "compiled": compiled}
-    with alone(folder):
+    with at_work(folder):
         earlier = begun(folder, run)
         if earlier is not None and earlier["finished"]:
             return load(name, scale, folder / "model.safetensors")
@@ -139,7 +139,7 @@ def train(
         start = time.perf_counter()
         preset.train(model, pictures, seed, device, **asked)
         seconds = time.perf_counter() - start
-        model.cpu().eval().requires_grad_(True)
+        model.cpu().eval()
         if FIRST:
             training.save_model(model, folder / "model.safetensors")
             all_pieces = logged(folder) if "log" in known else None
@@ -151,30 +151,20 @@ def train(
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def at_work(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder while this one is at work there.
 
-    Raises: CheckpointError if another one is, where the system can lock a folder.
+    Raises: CheckpointError if another one is.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        fcntl = None
-    if not FIRST or fcntl is None:
+    with contextlib.ExitStack() as stack:
+        if FIRST:
+            try:
+                stack.enter_context(alone(folder, wait=False))
+            except BlockingIOError:
+                raise training.CheckpointError(
+                    f"another process is training in {folder}: choose another folder with --out"
+                ) from None
         yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise training.CheckpointError(
-                f"another process is training in {folder}: choose another folder with --out"
-            ) from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def begun(folder: Path, run: dict) -> dict | None:
@@ -196,9 +186,8 @@ def begun(folder: Path, run: dict) -> dict | None:
 def provenance(command: str, device: torch.device, earlier: dict | None) -> dict:
     """As in `companion.results`; of a run in pieces the first command, the rest of all pieces."""
     made = results.provenance(command, device)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        made["device"] += f", {processes} processes"
+    if processes() > 1:
+        made["device"] += f", {processes()} processes"
     if earlier is None:
         return made
 

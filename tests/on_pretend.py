@@ -317,7 +317,6 @@ def test_a_semi_supervised_aae_trains_on_the_gpu_and_comes_home(few):
         critic(3),
         critic(2),
         3,
-        2,
     )
     known = (data.Batches(GREYS[:10], 5, dynamic=True), torch.arange(10) % 3) if few else ()
     fit_semi_supervised(model, batches(dynamic=True), *known, epochs=2, critic_noise=0.1)

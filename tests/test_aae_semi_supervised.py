@@ -34,7 +34,7 @@ def small(seed=0):
     torch.manual_seed(seed)
     encoder = TwoHeads(mlp(4, 16), 16, kinds=3, latent=2)
     decoder = ConditionalBernoulli(mlp(5, 16), 16, 4)
-    return SemiSupervisedAAE(encoder, decoder, critic(3), critic(2), kinds=3, latent=2)
+    return SemiSupervisedAAE(encoder, decoder, critic(3), critic(2), kinds=3)
 
 
 def batches(size=15, **settings):
@@ -80,7 +80,7 @@ def test_classify_and_mean_of():
     assert not mean.requires_grad
     assert aae.mean_of(kind[:1], z[:1]).shape == (1, 4)  # not of all kinds
     assert aae.bfloat16().mean_of(kind, z.bfloat16()).shape == (4, 4)  # in any precision
-    assert (aae.kinds, aae.latent) == (3, 2)
+    assert aae.kinds == 3
 
 
 # --- one step ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_one_step_from_known_weights_by_gradients_written_by_hand(noise, weight,
     encoder = TwoHeads(nn.Identity(), 4, kinds=3, latent=2)
     decoder = ConditionalBernoulli(nn.Identity(), 5, 4)
     linear = lambda inputs: nn.Sequential(nn.Linear(inputs, 1), nn.Flatten(0))
-    aae = SemiSupervisedAAE(encoder, decoder, linear(3), linear(2), kinds=3, latent=2)
+    aae = SemiSupervisedAAE(encoder, decoder, linear(3), linear(2), kinds=3)
     A, a, B, b, V, c, u, u0, v, v0 = (p.double() for p in weights(aae))
     seen_y, seen_z = shown_to(aae.critic_y), shown_to(aae.critic_z)
     train, (few, labels) = batches(60, seed=3), labelled(4, seed=8)
@@ -360,7 +360,7 @@ def test_without_labels_it_sorts_into_kinds_by_itself():
     truth = torch.arange(120) % 3
     encoder = TwoHeads(mlp(6, 16), 16, kinds=3, latent=1)
     decoder = ConditionalBernoulli(nn.Identity(), 4, 6)
-    aae = SemiSupervisedAAE(encoder, decoder, critic(3), critic(1), kinds=3, latent=1)
+    aae = SemiSupervisedAAE(encoder, decoder, critic(3), critic(1), kinds=3)
     settings = {"epochs": 60, "learning_rate": 1e-2, "critic_noise": 0.3, "device": "cpu"}
     rows = fit_semi_supervised(aae, data.Batches(x, 40), **settings)
     assert set(rows[0]) == {"epoch", "step", "reconstruction", "L_D", "L_G"}

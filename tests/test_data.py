@@ -413,10 +413,11 @@ def test_a_bad_cached_file_is_reported_and_replaced(fashion, mirror, cached, rea
     file = cached / "t10k-labels-idx1-ubyte.gz"
     file.write_bytes(DAMAGE[reason](file.read_bytes()))
     with (
-        pytest.warns(UserWarning, match=reason),
+        pytest.warns(UserWarning, match=reason) as warned,
         pytest.raises(DataError, match=rf"{file.name} is {reason}.* Allow the download"),
     ):
         data.fashion_mnist(download=False)
+    assert warned[0].filename == __file__, "it names the caller"
     with pytest.warns(UserWarning, match=rf"{file.name} is {reason}.* downloaded again"):
         sets = data.fashion_mnist()
     assert_loaded(sets, fashion)

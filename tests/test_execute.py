@@ -135,7 +135,8 @@ def test_execute_stores_outputs(book, capsys):
     [("1 / 0", "ZeroDivisionError"), ("import sys; print('careful', file=sys.stderr)", "careful")],
 )
 def test_failure_leaves_the_notebook(book, capsys, source, message):
-    path = book("one", code("x = 1"), new_markdown_cell("text"), code(source, id="bad-cell"))
+    cells = [code("x = 1"), new_markdown_cell("text"), code(source, id="bad-cell")]
+    path = book("one", *cells, code("x", execution_count=9))  # of an earlier run
     before = path.read_bytes()
     assert execute.main([]) == 1
     err = capsys.readouterr().err

@@ -852,6 +852,7 @@ WRONG = [
     (aaes.check_slips, {"first"}, "a dictionary is wanted"),
     (aaes.check_slips, SLIPS | {"fifth": "sound"}, "there is no 'fifth': first, second"),
     (aaes.check_slips, SLIPS | {"second": ...}, "'second' is still open"),
+    (aaes.check_slips, SLIPS | {"third": None}, "'third' is still open"),
     (aaes.check_slips, SLIPS | {"second": "overfitting"}, "there is no 'overfitting': sound"),
     (aaes.check_slips, SLIPS | {"first": "sound"}, "what does the encoder want to hear"),
     (aaes.check_slips, SLIPS | {"second": "decoder left out"}, "whose law is q"),

@@ -13,7 +13,12 @@ from companion import families
 from companion.aae import AAE, surgery
 from companion.autoregressive import FVSBN, MADE, NADE, PixelCNN
 from companion.checks import total_probability
-from companion.distributions import BernoulliMixture
+from companion.distributions import (
+    BernoulliMixture,
+    GenerativeClassifier,
+    IndependentBernoulli,
+    MarkovChain,
+)
 from companion.families import FAMILIES, QUESTIONS, Answer
 from companion.gan import GAN, optimal_logit, saturating
 from companion.nn import mlp
@@ -211,6 +216,10 @@ def adversarial_autoencoder():
 @pytest.mark.parametrize(
     "model",
     [
+        lambda: IndependentBernoulli(3),
+        lambda: MarkovChain(3),
+        lambda: BernoulliMixture(3, components=2),
+        lambda: GenerativeClassifier([IndependentBernoulli(3), MarkovChain(3)]),
         lambda: FVSBN(3),
         lambda: GAN(nn.Linear(2, 3), nn.Flatten(0), latent=2),
         lambda: adversarial_autoencoder(),

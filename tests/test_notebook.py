@@ -46,11 +46,14 @@ def test_set_up_says_that_the_cpu_is_enough(monkeypatch, capsys):
     assert capsys.readouterr().out == "Ready, on the CPU. That is enough.\n"
 
 
-def test_set_up_names_the_gpu(monkeypatch, capsys):
+@pytest.mark.parametrize(("wish", "longer"), [("", True), ("gpu", True), ("cpu", False)])
+def test_set_up_names_the_gpu_and_what_it_is_used_for(wish, longer, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setenv("COMPANION_SCALE", wish)
     set_up(companion.__version__)
-    assert capsys.readouterr().out == "Ready, on a GPU: Tesla T4. Models train for longer there.\n"
+    words = " Models train for longer there." if longer else ""
+    assert capsys.readouterr().out == f"Ready, on a GPU: Tesla T4.{words}\n"
 
 
 def test_set_up_says_where_colab_keeps_its_gpus(monkeypatch, capsys):
@@ -444,3 +447,17 @@ def test_assertion_without_message():
         raise AssertionError
 
     assert check.verdict(1) == "✗ ex-silent: not correct yet"
+
+
+def test_a_check_leaves_the_reader_s_random_numbers_alone():
+    @exercise("ex-draw")
+    def check(answer):
+        torch.manual_seed(0)
+        torch.rand(answer)
+
+    torch.manual_seed(1)
+    expected = torch.rand(2)[1]
+    torch.manual_seed(1)
+    torch.rand(1)
+    assert check.verdict(3) == "✓ ex-draw: correct"
+    assert torch.rand(1) == expected

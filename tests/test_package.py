@@ -84,6 +84,16 @@ def test_the_source_distribution_can_be_built_from(built):
     assert expected() | {"pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT.md"} <= names
 
 
+def test_models_know_nothing_of_training():
+    models = "autoregressive, distributions, nn, vae"
+    program = f"import sys; from companion import {models}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    modules = set(loaded.stdout.split())
+    assert "companion.vae.model" in modules
+    assert not {"companion.training", "companion.data", "accelerate", "matplotlib"} & modules
+
+
 def test_an_installed_package_reads_its_data_and_draws(built, tmp_path):
     [wheel] = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:  # as pip does for a wheel without scripts

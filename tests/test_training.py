@@ -903,6 +903,15 @@ def test_the_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
         noisy_run(tmp_path / "run", **change)
 
 
+def test_what_fast_meant_is_part_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.devices, "fast_precision", lambda device: "bf16")
+    noisy_run(tmp_path / "run", epochs=1, precision="fast")
+    noisy_run(tmp_path / "run", epochs=1, precision="bf16")
+    monkeypatch.setattr(training.devices, "fast_precision", lambda device: "no")
+    with pytest.raises(CheckpointError, match="precision: bf16 there, no here"):
+        noisy_run(tmp_path / "run", epochs=1, precision="fast")
+
+
 def replaced(model, layer):
     model.net[2] = layer
     return model
@@ -1178,6 +1187,14 @@ def test_a_run_that_goes_on_leaves_no_row_twice(tmp_path, monkeypatch):
     assert [int(row["epoch"]) for row in rows] == [row["epoch"] for row in history]
     assert rows[:2] == before[:2], "with the speed that they had"
     assert [float(row["train"]) for row in rows] == history["train"]
+
+
+def test_a_log_that_is_lost_is_written_again(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    run_and_kill(path, monkeypatch, saved=25, killed=25)
+    (tmp_path / "log.csv").unlink()
+    _, history = noisy_run(path, log=tmp_path)
+    assert [float(row["train"]) for row in logged(tmp_path)] == history["train"]
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"step\nx\n", b"\xff\xfe"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from companion.checks import all_binary, sampling_p_value
 from companion.data import Batches
-from companion.evaluation import importance_sampled_nll
+from companion.evaluation import active_units, importance_sampled_nll
 from companion.nn import mlp
 from companion.training import fit
 from companion.vae import (
@@ -24,10 +24,10 @@ from companion.vae import (
     DiagonalGaussian,
     LinearGaussian,
     StandardNormal,
-    active_units,
     elbo,
     iwae,
     linear_vae,
+    one_layer,
     ppca,
 )
 from companion.vae.model import closed_form_kl
@@ -861,6 +861,7 @@ def test_one_epoch_of_training_raises_the_objective(bound):
             r"the encoder gives latents of shape \(1,\), the prior of \(20,\)",
         ),
         (lambda: active_units(linear_vae(3, 2), torch.zeros(1, 3)), "two of them"),
+        (lambda: one_layer(3)(torch.full((2, 3), 255, dtype=torch.uint8)), "grey values"),
         (lambda: ppca(torch.randn(3, 6, dtype=torch.float64), 4), "no spread"),
         (lambda: Chain([], []), "0 layers"),
         (

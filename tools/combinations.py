@@ -20,14 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.lock import OLDEST, OTHERS  # after the path: this file is also called by its name
+from tools.lock import (  # after the path: this file is also called by its name
+    OLDEST,
+    OTHERS,
+    wanted,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "_build" / "combinations"
@@ -74,16 +77,13 @@ class Row(NamedTuple):
 # --- what is wanted ----------------------------------------------------------------------------
 
 
-def floors(project: dict, extras: tuple[str, ...] = ("book", "test")) -> list[str]:
+def floors(requirements: list[str]) -> list[str]:
     """The oldest versions that pyproject.toml promises: ``name>=1.2,<3`` becomes ``name==1.2``.
 
     Raises: Failed for a requirement that has no floor.
     """
-    wanted = list(project["dependencies"])
-    for extra in extras:
-        wanted += project["optional-dependencies"][extra]
     found = []
-    for requirement in wanted:
+    for requirement in requirements:
         match = re.fullmatch(r"([\w.-]+)>=([\w.]+)(?:,<[\w.]+)?", requirement)
         if not match:
             raise Failed(f"{requirement!r} of pyproject.toml has no floor: name>=version")
@@ -125,13 +125,10 @@ class Environment:
             # A pip as old as its Python fetches whole files where a newer one reads their metadata.
             self.pip("install", "--upgrade", "pip")
 
-    def run(self, *arguments, **options) -> subprocess.CompletedProcess:
-        command = [str(self.python), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, **options)
-
     def demand(self, *arguments, **options) -> str:
         """What a command prints; Failed, with the end of its words, if it fails."""
-        done = self.run(*arguments, **options)
+        command = [str(self.python), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, **options)
         if done.returncode:
             words = (done.stdout + done.stderr).strip().splitlines()
             what = " ".join(map(str, arguments[:5]))
@@ -153,11 +150,10 @@ def install(environment: Environment, kind: str) -> None:
 
     Raises: Failed if the requirements do not fit together, or not this Python.
     """
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = locked() if kind == "locked" else floors(project)
-    [torch] = [one for one in wanted if one.startswith("torch==")]
+    asked = locked() if kind == "locked" else floors(wanted("newest"))
+    [torch] = [one for one in asked if one.startswith("torch==")]
     environment.pip("install", "--no-deps", "--index-url", CPU_BUILDS, torch)
-    environment.pip("install", *wanted)
+    environment.pip("install", *asked)
 
 
 # --- how it is tested --------------------------------------------------------------------------
@@ -216,9 +212,10 @@ def combination(name: str, folder: Path) -> Row:
     if python is None:
         return Row(name, outcome=f"not run: no Python {version} here")
     print(f"{name}: installing and testing (minutes)", flush=True)
-    environment = Environment(folder / name, python)
-    row = Row(name, python=environment.demand("-V").split()[1])
+    row = Row(name)
     try:
+        environment = Environment(folder / name, python)
+        row = row._replace(python=environment.demand("-V").split()[1])
         install(environment, kind)
         versions = environment.versions()
         main = ("numpy", "matplotlib", "accelerate", "pillow")
@@ -235,7 +232,7 @@ def combination(name: str, folder: Path) -> Row:
             )
             row = row._replace(modules=modules(environment, scratch))
             row = row._replace(tests=tests(environment, scratch))
-    except Failed as error:
+    except (Failed, subprocess.CalledProcessError) as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         row = row._replace(outcome="FAILED: " + str(error).splitlines()[0])
     return row._replace(seconds=f"{time.perf_counter() - began:.0f}")

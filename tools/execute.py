@@ -102,6 +102,9 @@ def execute(path):
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # nbclient leaves those of cells that it does not reach
+        if cell.cell_type == "code":
+            cell.execution_count = None
     pictures = {_pixels(data): data for data in _pictures(notebook).values()}
     client = NotebookClient(
         notebook,

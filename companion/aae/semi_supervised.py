@@ -57,7 +57,6 @@ class SemiSupervisedAAE(nn.Module):
         critic_y: ``(B, K) -> (B,)``, logits.
         critic_z: ``(B, H) -> (B,)``, logits.
         kinds:    K.
-        latent:   H.
 
     Source: Makhzani et al. (2015), Secs. 5 and 6.
     """
@@ -69,12 +68,11 @@ class SemiSupervisedAAE(nn.Module):
         critic_y: nn.Module,
         critic_z: nn.Module,
         kinds: int,
-        latent: int,
     ):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.critic_y, self.critic_z = critic_y, critic_z
-        self.kinds, self.latent = kinds, latent
+        self.kinds = kinds
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def surgery_estimate(
         samples: draws of an example and its code.
         chunk:   codes at a time, which bounds the memory: ``chunk * N * H`` numbers.
     """
-    with scoring(encoder):
+    with scoring(encoder) as like:
+        x = x.to(like)
         all_q, chosen = encoder(x), torch.randint(len(x), (samples,), device=x.device)
         q = encoder(x[chosen])
         z = q.sample()

@@ -58,7 +58,7 @@ class MADE(Autoregressive):
         )
         for layer in self.layers:
             # A unit of low degree has few inputs: scale by the inputs it really has.
-            fan_in = layer.mask.float().mean(0).sum(-1, keepdim=True).clamp(min=1)
+            fan_in = layer.mask.mean(0).sum(-1, keepdim=True).clamp(min=1)
             layer.weight = nn.Parameter(torch.randn_like(layer.weight) * fan_in.rsqrt())
 
     @property

@@ -318,8 +318,8 @@ def gan_descent(
 # --- the table -----------------------------------------------------------------------------------
 
 
-def _one_objective(build: Callable, count: int, examples: str = "binary", **more) -> Line:
-    return Line(examples, count, partial(fitted, build), partial(descent, build), **more)
+def _one_objective(build: Callable, count: int, **more) -> Line:
+    return Line("binary", count, partial(fitted, build), partial(descent, build), **more)
 
 
 _made = partial(MADE, D, (1000,), direct=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -13,6 +14,7 @@ import tempfile
 import urllib.request
 import warnings
 import zlib
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -195,7 +197,10 @@ def _fashion_mnist(download: bool) -> Dataset:
     if DEBIAN.is_dir():
         remedy = "Run `apt-get install --reinstall dataset-fashion-mnist`."
         return _dataset(read_folder(DEBIAN, FASHION_MNIST, remedy))
-    return _dataset({name: _from_cache(name, download) for name in FASHION_MNIST})
+    contents = {}
+    for name in FASHION_MNIST:  # a comprehension would be a frame more, until Python 3.12
+        contents[name] = _from_cache(name, download)
+    return _dataset(contents)
 
 
 def _from_cache(name: str, download: bool) -> bytes:
@@ -208,7 +213,7 @@ def _from_cache(name: str, download: bool) -> bytes:
         found = f"{path}.gz cannot be read ({error.strerror})."
     except DataError as error:
         found = str(error)
-        warnings.warn(found, stacklevel=5)
+        warnings.warn(found, stacklevel=4)
     if not download:
         raise DataError(
             f"{found} Allow the download, run `apt-get install dataset-fashion-mnist`, or let the "
@@ -242,6 +247,26 @@ def _download(name: str) -> tuple[bytes, bytes]:
         "dataset-fashion-mnist`, or let the variable FASHION_MNIST name a folder of the four "
         "official files."
     )
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only one at work in a folder, where the system can lock one.
+
+    Raises: BlockingIOError if another is at work there and is not to be waited for.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(lock)
 
 
 def replace(path: Path, content: bytes) -> None:

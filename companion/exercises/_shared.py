@@ -19,11 +19,11 @@ def refuse(answer, mistakes):
 
 
 def two_parts(answer, what):
-    """The two parts of an answer."""
+    """The two parts of an answer, as tensors."""
     several = answer.dim() > 0 if torch.is_tensor(answer) else hasattr(answer, "__len__")
     count = len(answer) if several else 1
     assert count == 2, f"two parts, {what}, not {count}"
-    return answer
+    return [torch.as_tensor(part) for part in answer]
 
 
 def shape_of(answer):
@@ -52,5 +52,5 @@ def assert_named(answer, keys, names):
     unknown = answer.keys() - keys
     assert not unknown, f"there is no {min(unknown, key=str)!r}: {', '.join(keys)}"
     for key in keys:
-        assert answer.get(key, ...) is not ..., f"{key!r} is still open"
+        assert answer.get(key) not in (None, ...), f"{key!r} is still open"
         assert answer[key] in names, f"there is no {answer[key]!r}: {', '.join(names)}"

@@ -29,8 +29,7 @@ def check_parts(parts):
     q = [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.1, 0.1, 0.3, 0.5]]
     q = torch.tensor(q, dtype=torch.float64)
     prior = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
-    answer = two_parts(parts(p_data, q, prior), "the information and a KL")
-    information, misfit = (torch.as_tensor(part) for part in answer)
+    information, misfit = two_parts(parts(p_data, q, prior), "the information and a KL")
     for name, part in (("the information", information), ("the divergence", misfit)):
         assert part.shape == (), f"{name} is one number: shape (), not {shape_of(part)}"
     average, right_information, right_misfit = aae.surgery(p_data, q, prior)
@@ -224,8 +223,7 @@ def check_losses(losses):
     prior = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     codes = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
     log_p_x, weight = torch.tensor([-3.0, -1.2, -0.7], dtype=torch.float64), 5.0
-    answer = losses(prior, codes, log_p_x, weight)
-    L_D, L_EP = (torch.as_tensor(loss) for loss in two_parts(answer, "L_D and L_EP"))
+    L_D, L_EP = two_parts(losses(prior, codes, log_p_x, weight), "L_D and L_EP")
     for name, loss in (("L_D", L_D), ("L_EP", L_EP)):
         assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
     right_D, game = non_saturating.L_D(prior, codes), non_saturating.L_G(codes)

@@ -77,7 +77,7 @@ def check_made_masks(masks):
     D = 6
     degrees = torch.tensor([1, 1, 2, 3, 3, 4, 5, 5])
     answer = two_parts(masks(degrees, D), "one mask for each layer of weights")
-    into, out = (torch.as_tensor(mask).double() for mask in answer)
+    into, out = (mask.double() for mask in answer)
     H = len(degrees)
     assert into.shape == (H, D), f"the first mask has shape {(H, D)}, not {shape_of(into)}"
     assert out.shape == (D, H), f"the second mask has shape {(D, H)}, not {shape_of(out)}"

@@ -323,7 +323,7 @@ def check_contender(contender):
 
 def _two_scalars(answer, what):
     """The two numbers of an answer, as tensors in float64."""
-    parts = [torch.as_tensor(part).double() for part in two_parts(answer, what)]
+    parts = [part.double() for part in two_parts(answer, what)]
     for part in parts:
         assert part.shape == (), f"each of the two is one number: shape (), not {shape_of(part)}"
     return parts

@@ -213,8 +213,7 @@ def check_losses(losses):
     """``losses(real_logits, fake_logits)``: ``(N,), (M,) -> L_D, L_G``, means, nats."""
     real = torch.tensor([0.5, 2.0, -1.0, 3.0, 0.2], dtype=torch.float64)
     fake = torch.tensor([-0.4, 1.5, -2.5], dtype=torch.float64)
-    answer = two_parts(losses(real, fake), "L_D and L_G")
-    L_D, L_G = (torch.as_tensor(loss) for loss in answer)
+    L_D, L_G = two_parts(losses(real, fake), "L_D and L_G")
     for name, loss in (("L_D", L_D), ("L_G", L_G)):
         assert loss.shape == (), f"{name} is one number: shape (), not {shape_of(loss)}"
     right_D, right_G = non_saturating.L_D(real, fake), non_saturating.L_G(fake)
@@ -601,7 +600,7 @@ def check_better(gain):
     scores = torch.tensor([0.82, 0.91, 0.85], dtype=torch.float64)
     before = torch.tensor([0.60, 0.77, 0.58], dtype=torch.float64)
     answer = two_parts(gain(scores, before), "a mean and a standard error")
-    mean, error = (torch.as_tensor(value).double() for value in answer)
+    mean, error = (value.double() for value in answer)
     right = scores.mean() - before.mean()
     assert not near(mean, -right), "a higher score is better: which comes first in the difference?"
     assert near(mean, right), f"the mean gain is not {mean.item():.4g}"

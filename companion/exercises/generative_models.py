@@ -117,8 +117,7 @@ def check_factors(factors):
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.05
     p, a = p / p.sum(), torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)
-    answer = two_parts(factors(p, a), "one factor for each direction")
-    forward, reverse = (torch.as_tensor(part) for part in answer)
+    forward, reverse = two_parts(factors(p, a), "one factor for each direction")
     for name, part in (("forward", forward), ("reverse", reverse)):
         assert part.shape == (4,), f"{name}: a number for each column: (4,), not {shape_of(part)}"
     columns, logarithms = p.sum(0), a @ p.log()
@@ -254,8 +253,7 @@ def check_m_step(m_step):
         x = (torch.rand(N, D, generator=generator) < 0.6).double()
         r = torch.randn(N, K, generator=generator, dtype=torch.float64).softmax(-1)
         counts, ones = r.sum(0), r.T @ x
-        answer = two_parts(m_step(x, r), "the weights and the probs")
-        weights, probs = (torch.as_tensor(part) for part in answer)
+        weights, probs = two_parts(m_step(x, r), "the weights and the probs")
         for name, value, shape in (("weights", weights, (K,)), ("probs", probs, (K, D))):
             assert value.shape == shape, (
                 f"with {N} images, {K} kinds and {D} pixels the {name} have the shape {shape}, not "

@@ -122,8 +122,7 @@ def check_gradients(terms):
     noise = torch.randn(6, generator=generator, dtype=torch.float64)
     z = 0.7 + noise
     f, slope = z.square() + 3, 2 * z
-    answer = two_parts(terms(f, slope, noise), "the terms of two estimates")
-    score, path = (torch.as_tensor(part) for part in answer)
+    score, path = two_parts(terms(f, slope, noise), "the terms of two estimates")
     for name, part in (("score-function", score), ("reparameterised", path)):
         assert part.shape == (6,), f"a {name} term for each draw: shape (6,), not {shape_of(part)}"
     weights = noise.square()

@@ -17,6 +17,9 @@ import torch
 from torch import nn
 
 from companion import results, training
+from companion.training.devices import processes
+
+NOT_RUN = "not yet run"  # in place of a score
 
 
 class Spread(NamedTuple):
@@ -66,7 +69,7 @@ def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
 
 def one_process() -> None:
     """Refuse torchrun, whose processes would all do the same work and write the same file."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes() > 1:
         raise ValueError("only train takes several processes: call this without torchrun")
 
 

@@ -24,7 +24,15 @@ from torch import Tensor, nn
 
 import companion
 from companion import data, divergences, evaluation, results, sample_scores, training
-from companion.experiments.common import markdown, one_process, parser, precision, replacing, typed
+from companion.experiments.common import (
+    NOT_RUN,
+    markdown,
+    one_process,
+    parser,
+    precision,
+    replacing,
+    typed,
+)
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
 from companion.presets import CHAPTER, Preset
@@ -38,7 +46,6 @@ FEW = 50  # the same where throws are compared
 THROWS = range(data.SEEDS["test"], data.SEEDS["test"] + 5)  # seeds; the first is the book's throw
 WEIGHTS = Path(companion.__file__).parent / "_data" / "weights"
 
-NOT_RUN = "not yet run"
 SCORES_OF_DRAWINGS = {"frechet": 0, "precision": 2, "recall": 2, "wrong_kind": 0}  # digits
 
 # Those of the chapters' models that differ in kind, and not only in a layer.
@@ -145,7 +152,7 @@ def quality(drawn: Tensor, images: Tensor, judge: DigitFeatures) -> dict:
 
     Args:
         drawn:  ``(N, 784)``, zeros and ones.
-        images: as in `real_images`.
+        images: what `real_images` returns, ``(N, 784)``, zeros and ones.
 
     Returns: ``frechet``, squared; ``precision`` and ``recall``; ``wrong_kind``, percent.
     """
@@ -162,12 +169,12 @@ def quality(drawn: Tensor, images: Tensor, judge: DigitFeatures) -> dict:
     return {key: round(value, 4) for key, value in values.items()}
 
 
-def seconds_for_drawings(model: nn.Module, count: int = 100, repeats: int = 3) -> float:
-    """The median time of so many drawings at once, in seconds."""
+def seconds_for_drawings(model: nn.Module) -> float:
+    """The median time of 100 drawings at once, of three tries, in seconds."""
     times = []
-    for _ in range(repeats):
+    for _ in range(3):
         start = time.perf_counter()
-        drawings(model, count)
+        drawings(model, 100)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from companion import data, results
 from companion.aae import SemiSupervisedAAE, TwoHeads, fit_semi_supervised
 from companion.aae.training import of_batch
-from companion.experiments.common import Spread, add_rows, markdown
+from companion.experiments.common import NOT_RUN, Spread, add_rows, markdown
 from companion.nn import mlp
 from companion.training import Run, adam
 from companion.vae import ConditionalBernoulli
@@ -72,7 +72,7 @@ def networks(kinds: int, features: int = 784) -> SemiSupervisedAAE:
     encoder = TwoHeads(reader, HIDDEN, kinds, LATENT)
     painter = body(kinds + LATENT, HIDDEN, HIDDEN)
     decoder = ConditionalBernoulli(painter, HIDDEN, features)
-    return SemiSupervisedAAE(encoder, decoder, critic(kinds), critic(LATENT), kinds, LATENT)
+    return SemiSupervisedAAE(encoder, decoder, critic(kinds), critic(LATENT), kinds)
 
 
 def settings_of(task: Task) -> dict:
@@ -202,7 +202,7 @@ def table(rows: list[dict]) -> str:
     lines = []
     for name, task in TASKS.items():
         errors = [row["values"]["error"] for row in rows if row["settings"]["task"] == name]
-        ours = Spread.of(errors).text(1) if errors else "not yet run"
+        ours = Spread.of(errors).text(1) if errors else NOT_RUN
         published = "–" if task.published is None else f"{task.published:.2f}"
         lines.append([name, str(len(errors)), ours, published])
     return markdown(["given", "seeds", "test error, %", "published, %"], lines)

@@ -9,17 +9,17 @@ first may be interrupted and called again::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from companion import data, evaluation, results, runs, training
+from companion import data, evaluation, results, runs
 from companion.experiments import comparison
-from companion.experiments.common import markdown
+from companion.experiments.common import NOT_RUN, markdown, replacing
 from companion.families import FAMILIES
 from companion.features import DigitFeatures
 from companion.nn import free_parameters
@@ -80,7 +80,6 @@ def shipped(name: str) -> nn.Module:
 def record(
     name: str,
     folder: Path,
-    test: Tensor | None = None,
     *,
     command: str = "",
     device: str | torch.device = "cpu",
@@ -90,7 +89,6 @@ def record(
     Args:
         name:   a key of ``PAPER``.
         folder: of the run, as in `companion.runs.train`.
-        test:   grey test images; left out: all 10,000.
         command, device: of the scoring.
 
     Returns: the row.
@@ -102,29 +100,22 @@ def record(
     if run["recipe"] != runs.recipe(preset):
         raise ValueError(f"{folder} was trained by another recipe than the preset's: no row of it")
     model = runs.load(name, "paper", folder / "model.safetensors")
+    if preset.shipped:  # what is measured is what is shipped: rounded to half precision
+        model = model.half().float()
     ours = {key: run[key] for key in ("precision", "compiled")} | {"recipe": recipe(name)}
     ours["scored"] = results.provenance(command, device)
-    weights = folder / "half.safetensors"
-    try:
-        if preset.shipped:  # what is measured is what is shipped: rounded to half precision
-            training.save_model(model.half(), weights)
-            model = model.float()
-            ours["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if test is None:
-            test = runs.images(preset)[2]
-        start = time.perf_counter()
-        torch.manual_seed(run["seed"])
-        values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
-        values |= measure(model.to(device), preset, test)
-        values["score_seconds"] = round(time.perf_counter() - start, 1)
-        settings = {"model": name, "seed": run["seed"]}
-        row = results.add(EXPERIMENT, settings, values, run["provenance"] | ours)
-        if preset.shipped:
-            comparison.WEIGHTS.mkdir(exist_ok=True)
-            shutil.move(weights, weights_of(name))
-    finally:
-        weights.unlink(missing_ok=True)
-    return row
+    test = runs.images(preset)[2]
+    start = time.perf_counter()
+    torch.manual_seed(run["seed"])
+    values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
+    values |= measure(model.to(device), preset, test)
+    values["score_seconds"] = round(time.perf_counter() - start, 1)
+    settings = {"model": name, "seed": run["seed"]}
+    with contextlib.ExitStack() as stack:
+        if preset.shipped and run["seed"] == 0:  # the table's row: no other seed's weights travel
+            shipped = stack.enter_context(replacing(weights_of(name), model.cpu().half()))
+            ours["sha256"] = hashlib.sha256(shipped.read_bytes()).hexdigest()
+        return results.add(EXPERIMENT, settings, values, run["provenance"] | ours)
 
 
 def current_rows(name: str) -> list[dict]:
@@ -148,7 +139,7 @@ def table(chapter: str | None = None) -> str:
     lines = []
     for name, preset in chosen.items():
         parameters = f"{free_parameters(preset.build()):,}"
-        ours = comparison.NOT_RUN
+        ours = NOT_RUN
         for row in current_rows(name)[:1]:
             values = row["values"]
             sign = "≤ " if preset.likelihood == "bound" else ""
@@ -165,7 +156,7 @@ def drawings_table() -> str:
     lines = []
     for name, preset in PAPER.items():
         if preset.likelihood == "none":
-            scores = [comparison.NOT_RUN, "", "", ""]
+            scores = [NOT_RUN, "", "", ""]
             for row in current_rows(name)[:1]:
                 scores = [
                     f"{row['values'][key]:.{digits}f}"

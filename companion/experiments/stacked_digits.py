@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from companion import data, divergences, results
-from companion.experiments.common import Spread, add_rows, markdown
+from companion.experiments.common import NOT_RUN, Spread, add_rows, markdown
 from companion.features import DigitFeatures
 from companion.gan import GAN, Packed, dcgan, fit_gan, non_saturating, wasserstein
 from companion.nn import free_parameters
@@ -132,7 +132,6 @@ def read_drawings(
     sample: Callable[[tuple[int]], Tensor],
     judge: DigitFeatures,
     count: int = SAMPLES,
-    batch: int = 500,
 ) -> Tensor:
     """The digits that the classifier reads in drawings.
 
@@ -143,8 +142,8 @@ def read_drawings(
     Returns: int64, ``(count, 3)``.
     """
     read = []
-    for start in range(0, count, batch):
-        drawn = sample((min(batch, count - start),)).float().cpu()
+    for start in range(0, count, 500):  # at a time
+        drawn = sample((min(500, count - start),)).float().cpu()
         read.append(torch.stack([judge.classify(plane) for plane in drawn.unbind(1)], 1))
     return torch.cat(read)
 
@@ -184,7 +183,7 @@ def table(rows: list[dict]) -> str:
     lines = []
     for method in METHODS:
         own = [row["values"] for row in rows if row["settings"]["method"] == method]
-        found = ["not yet run", ""]
+        found = [NOT_RUN, ""]
         if own:
             spreads = (Spread.of(values[key] for values in own) for key in ("modes", "kl"))
             found = [each.text(digits) for each, digits in zip(spreads, (0, 2), strict=True)]

@@ -154,7 +154,7 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) 
     Args:    D: ``(B, *event) -> (B,)``, logits; real, fake: the pairs, ``(B, *event)``.
     Returns: shape ``()``, to be added to L_D with a factor, which is 10 in the source.
     Raises:  ValueError if the shapes differ.
-    Source:  Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville (2017).
+    Source:  Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville (2017), Eq. 3.
     """
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
@@ -175,7 +175,7 @@ def r1(D: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
 
     Args:    D: ``(B, *event) -> (B,)``, logits; real: ``(B, *event)``.
     Returns: shape ``()``, to be added to L_D with a factor, which is 10 in the source.
-    Source:  Mescheder, Geiger & Nowozin (2018).
+    Source:  Mescheder, Geiger & Nowozin (2018), Eq. 9.
     """
     return input_gradients(D, real).square().sum(1).mean() / 2
 

@@ -26,7 +26,7 @@ class GAN(nn.Module):
     There is no density: a GAN can draw, and cannot say how probable an example is.
 
     Args:
-        G:      noise z -> x, ``(*B, latent) -> (*B, *event)``.
+        G:      noise z -> x, ``(B, latent) -> (B, *event)``.
         D:      x -> logit of the probability that x is real, ``(B, *event) -> (B,)``.
         latent: entries of z, which is standard normal.
 
@@ -95,7 +95,7 @@ def fit_gan(
     They train on the device, and are left where they were given.
 
     Args:
-        learning_rate: of G and D, or two of them.
+        learning_rate: of both, or two: G's, then D's.
         betas:         of Adam; the customary first one, 0.5, forgets faster than the usual 0.9.
         discriminator_steps: how many of D's steps, each on its own batch, come before one of G's.
         penalty:       a term of D's loss, of (D, real, fake), such as ten times `gradient_penalty`;

@@ -19,7 +19,7 @@ def accelerator(
     """The engine on a device, and that device, which under torchrun is the process's own."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision: one of {', '.join(PRECISIONS)}, not {precision!r}")
-    device, several = usable(device), int(os.environ.get("WORLD_SIZE", 1)) > 1
+    device, several = usable(device), processes() > 1
     if precision == "fast":
         precision = fast_precision(device)
     if device.type == "cpu" and precision == "fp16":
@@ -39,6 +39,11 @@ def accelerator(
     return engine, engine.device if several else device
 
 
+def processes() -> int:
+    """How many of them train together: torchrun's, or this one."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def default() -> torch.device:
     """Where whatever takes long is computed, unless the caller names a device: CUDA, if here."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -53,7 +58,7 @@ def usable(device: str | torch.device | None) -> torch.device:
         device = torch.device(device or default())
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
-        if device == torch.device("cuda") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if device == torch.device("cuda") and processes() > 1:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(0, device=device)
     except (AssertionError, ImportError, RuntimeError) as error:

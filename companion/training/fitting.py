@@ -23,14 +23,13 @@ def adam(
     parameters: Iterable[nn.Parameter],
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
 ) -> torch.optim.Adam:
     """Adam (Kingma & Ba, 2015), in one fused kernel where the device has one."""
     parameters = list(parameters)
     try:
-        return torch.optim.Adam(parameters, learning_rate, betas, eps, fused=True)
+        return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
     except RuntimeError:
-        return torch.optim.Adam(parameters, learning_rate, betas, eps)
+        return torch.optim.Adam(parameters, learning_rate, betas)
 
 
 def two_rates(learning_rate: float | Sequence[float]) -> Sequence[float]:

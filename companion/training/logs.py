@@ -24,14 +24,15 @@ class Log:
         folder:     is made if it is not there.
         step:       the run goes on from here: what an earlier try logged beyond it is dropped.
         batch_size: of a step, for the speed.
-        history:    rows to begin with where a file of that name is no such log; it is kept aside.
+        history:    rows to begin with where there is no log. A file of that name that is none is
+                    kept aside.
     """
 
     def __init__(
         self, folder: str | os.PathLike, step: int, batch_size: int, history: Iterable[dict] = ()
     ):
         self.path, self.batch_size = Path(folder) / "log.csv", batch_size
-        self.rows: list[dict] = []
+        self.rows = [*history]
         if self.path.exists():
             try:
                 with self.path.open(encoding="utf-8", newline="") as file:
@@ -41,7 +42,6 @@ class Log:
                 aside = next(path for path in names if not path.exists())
                 os.rename(self.path, aside)
                 print(f"{self.path} was no log of a run: it is now {aside.name}", file=sys.stderr)
-                self.rows = [*history]
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

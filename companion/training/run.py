@@ -95,7 +95,7 @@ class Run:
         self.settings = {
             "steps": self.steps,
             "seed": seed,
-            "precision": precision,
+            "precision": self.precision,  # what "fast" means here, should the machine change
             "schedule": factors,
         }
         self.settings |= settings or {}

@@ -5,14 +5,13 @@ from companion.vae.autoencoder import Autoencoder
 from companion.vae.distributions import DiagonalGaussian, FactorizedBernoulli, kl_each
 from companion.vae.layers import Chain, ConditionalBernoulli, ConditionalGaussian, StandardNormal
 from companion.vae.linear import PPCA, LinearGaussian, linear_vae, ppca
-from companion.vae.model import VAE, active_units, elbo, iwae
+from companion.vae.model import VAE, elbo, iwae
 
 __all__ = [  # noqa: RUF022 - the order of reading, and of the API reference
     "Autoencoder",
     "VAE",
     "elbo",
     "iwae",
-    "active_units",
     "DiagonalGaussian",
     "kl_each",
     "FactorizedBernoulli",

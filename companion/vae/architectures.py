@@ -9,7 +9,7 @@ from companion.vae.layers import Chain, ConditionalBernoulli, ConditionalGaussia
 from companion.vae.model import VAE, elbo
 
 
-def one_layer(features=784, hidden=200, latent=50, **options) -> VAE:
+def one_layer(features: int = 784, hidden: int = 200, latent: int = 50, **options) -> VAE:
     """One layer of latents, with two layers of tanh units on the way to it, two back.
 
     Args:   options: of `VAE`.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from companion.nn import at_least_float32
+from companion.nn import at_least_float32, vectors
 
 
 class DiagonalGaussian(Distribution):
@@ -103,6 +103,7 @@ class FactorizedBernoulli(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats, ``(*batch, D) -> (*batch,)``."""
+        x = vectors(x, self.logits)
         # Beyond its threshold torch's softplus drops a term: here below what float64 can hold.
         ln_normalizer = F.softplus(self.logits, threshold=40)
         # Two sums, not one of differences: a step of a small model is 3 % faster.

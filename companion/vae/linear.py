@@ -14,11 +14,13 @@ from companion.vae.model import VAE
 
 
 class LinearGaussian(nn.Module):
-    r"""A normal distribution whose mean is linear in its condition, with a spread that is not.
+    r"""A normal distribution with a mean linear in h and a spread that does not depend on h.
 
     .. math:: \mathcal{N}\bigl(W h + b,\ \operatorname{diag} \sigma^2\bigr)
 
-    Args: one_spread: the same sigma for all features, else one for each.
+    Args:
+        inputs, features: entries of h, and of the normal.
+        one_spread:       the same sigma for all features, else one for each.
     """
 
     def __init__(self, inputs: int, features: int, one_spread: bool = False):
@@ -86,7 +88,7 @@ def ppca(x: Tensor, latent: int) -> PPCA:
     with the eigenvalues of the covariance (divided by N) in falling order.
 
     Args:   x: shape ``(N, D)``; latent: H, less than D.
-    Source: Tipping & Bishop (1999).
+    Source: Tipping & Bishop (1999), Eqs. 7 and 8.
     """
     N, D = x.shape
     if not 0 < latent < D:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from companion.evaluation import scoring
 from companion.nn import draws
 from companion.vae.distributions import DiagonalGaussian, kl_each
 
@@ -22,7 +21,7 @@ def elbo(log_w: Tensor) -> Tensor:
 
     Args:    log_w: log-weights, shape ``(K, *B)``, nats.
     Returns: unbiased estimate of the bound, shape ``(*B,)``, nats.
-    Source:  Kingma & Welling (2014).
+    Source:  Kingma & Welling (2014), Eq. 2.
     """
     return log_w.mean(0)
 
@@ -34,7 +33,7 @@ def iwae(log_w: Tensor) -> Tensor:
 
     Args:    log_w: log-weights, shape ``(K, *B)``, nats.
     Returns: unbiased estimate of the bound, ``(*B,)``, nats; for K = 1 it is `elbo`.
-    Source:  Burda, Grosse & Salakhutdinov (2016).
+    Source:  Burda, Grosse & Salakhutdinov (2016), Eq. 8.
     """
     return log_w.logsumexp(0) - math.log(len(log_w))
 
@@ -160,21 +159,6 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
             f"no closed form is known for KL({type(q).__name__} || {type(p).__name__}): "
             "estimate the bound, with bound=elbo"
         ) from None
-
-
-@torch.no_grad()
-def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> Tensor:
-    r"""Which latent variables say something about x: A_j, Eq. (active-units), above a threshold.
-
-    Args:    x: shape ``(N, D)``.
-    Returns: bool, shape ``(H,)``.
-    Source:  Burda, Grosse & Salakhutdinov (2016), where the threshold is 0.01.
-    """
-    if len(x) < 2:
-        raise ValueError("a variance over examples needs two of them or more")
-    with scoring(model) as like:
-        means = torch.cat([model.encoder(part.to(like)).mean for part in x.split(1000)])
-    return means.var(0) > threshold
 
 
 def _require_draws(samples: int) -> None:

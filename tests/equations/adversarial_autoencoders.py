@@ -1245,7 +1245,7 @@ def semi_supervised_loss(rng):
     x, x_labelled = pictures(rng, N), pictures(rng, N_labelled)
     labels = torch.randint(K, (N_labelled,), generator=rng)
     encoder = InFloat64(TwoHeads(mlp(5, 4), 4, K, H))
-    aae = SemiSupervisedAAE(encoder, small_decoder(K + H), Critic(K), Critic(H), K, H)
+    aae = SemiSupervisedAAE(encoder, small_decoder(K + H), Critic(K), Critic(H), K)
     random_weights(aae, rng).requires_grad_()
     row = standing_step(
         fit_semi_supervised,

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from companion.checks import all_binary, frequencies
 from companion.divergences import kl, tabulate
-from companion.evaluation import importance_sampled_nll
+from companion.evaluation import active_units, importance_sampled_nll
 from companion.nn import mlp
 from companion.vae import (
     PPCA,
@@ -22,7 +22,6 @@ from companion.vae import (
     DiagonalGaussian,
     LinearGaussian,
     StandardNormal,
-    active_units,
     elbo,
     iwae,
     linear_vae,
