@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -59,9 +60,11 @@ def sees(logits: Callable[[Tensor], Tensor], features: int, output: int) -> Tens
 @torch.no_grad()
 def frequencies(samples: Tensor) -> Tensor:
     """How often each binary vector occurs, ``(N, D) -> (2**D,)``, in the order of all_binary."""
-    if not ((samples == 0) | (samples == 1)).all():
-        raise ValueError("samples are vectors of zeros and ones")
+    if samples.dim() != 2 or not len(samples) or not ((samples == 0) | (samples == 1)).all():
+        raise ValueError("samples are vectors of zeros and ones, (N, D), N at least 1")
     features = samples.shape[-1]
+    if features > 20:
+        raise ValueError(f"can count vectors of 1 to 20 entries, not {features}")
     place = 2 ** torch.arange(features - 1, -1, -1)
     counts = (samples.cpu().long() @ place).bincount(minlength=2**features)
     return counts.double() / len(samples)
@@ -79,9 +82,12 @@ def sampling_p_value(samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> f
 
     Raises: ValueError if there are too few samples for the test, or the density is not finite.
     """
-    density = log_prob(all_binary(samples.shape[-1])).cpu().double().exp()
+    every = all_binary(samples.shape[-1])
+    density = log_prob(every).cpu().double().exp()
     if not density.isfinite().all():
         raise ValueError("the density is not finite everywhere")
+    if density.shape != every.shape[:1] or not math.isclose(density.sum(), 1, rel_tol=1e-3):
+        raise ValueError("log_prob is no density: one value each, whose exponentials add up to 1")
     expected, order = (density * len(samples)).sort(descending=True)
     observed = (frequencies(samples) * len(samples))[order]
     if observed[expected == 0].any():

@@ -7,12 +7,14 @@ they count, x may hold probabilities, too, such as grey/255: the counts are then
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from companion import require
 from companion.nn import draws, vectors
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ class BernoulliMixture(nn.Module):
     Source: Bishop (2006), Sec. 9.3.3.
     """
 
+    binary = True
+
     def __init__(self, features: int, components: int):
         super().__init__()
         if components < 1:
@@ -177,8 +181,10 @@ class BernoulliMixture(nn.Module):
         Returns: mean ln p(x) over the examples of each epoch, before they are learned from, nats.
         Source:  Dempster, Laird & Rubin (1977); the running averages: Cappé & Moulines (2009).
         """
-        if epochs < 1 or smoothing < 0:
-            raise ValueError("epochs must be at least 1, smoothing not negative")
+        require.batches(train, self)
+        require.whole(epochs=epochs)
+        if not 0 <= smoothing < math.inf:
+            raise ValueError(f"smoothing adds counts, it cannot be {smoothing}")
         if len(self.probs) > 1 and (self.probs == self.probs[0]).all():
             raise ValueError("components that are alike stay alike: start_from examples")
         N, limits = len(train.images), torch.finfo(self.probs.dtype)
@@ -218,8 +224,9 @@ class GenerativeClassifier(nn.Module):
         super().__init__()
         self.densities = nn.ModuleList(densities)
         prior = torch.ones(len(densities)) if prior is None else prior
+        require.tensors(prior=prior)
         fits = prior.shape == (len(densities),) and (prior >= 0).all()
-        if not fits or not prior.sum() > 0:
+        if not fits or not 0 < prior.sum() < math.inf:
             raise ValueError(
                 f"prior must have shape ({len(densities)},), and entries of at least 0 "
                 f"that are not all 0, got {prior}"
@@ -253,13 +260,14 @@ class GenerativeClassifier(nn.Module):
 
 def share(hits: Tensor, trials: Tensor | int, smoothing: float = 1.0) -> Tensor:
     """hits / trials, after so many more hits and as many more misses; 1/2 if there are none."""
-    if smoothing < 0:
+    if not 0 <= smoothing < math.inf:
         raise ValueError(f"smoothing adds counts, it cannot be {smoothing}")
     return ((hits + smoothing) / (trials + 2 * smoothing)).nan_to_num(0.5)
 
 
 def require_examples(x: Tensor, features: int) -> None:
     """Raise ValueError unless x holds examples, ``(N, D)``, of zeros, ones or shares of one."""
+    require.tensors(x=x)
     if x.dim() != 2 or not len(x) or x.shape[1] != features:
         raise ValueError(f"examples to count have shape (N, {features}), got {tuple(x.shape)}")
     if not (x.min() >= 0 and x.max() <= 1):

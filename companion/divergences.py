@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 from torch.special import entr, xlogy  # −x ln x and x ln y, both 0 at x = 0
 
+from companion import require
 from companion.evaluation import Estimate
 
 # --- exact, of tables ---------------------------------------------------------------------------
@@ -200,6 +201,7 @@ def _tolerance(table: Tensor) -> float:
 
 def require_tables(**tables: Tensor) -> None:
     """Raise ValueError unless each holds probabilities on its last axis and fits the others."""
+    require.tensors(**tables)
     for name, table in tables.items():
         if not table.is_floating_point():
             raise ValueError(f"{name} holds {table.dtype}: give probabilities, as floats")

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from companion import require
+from companion.nn import per_example
 from companion.training.devices import home_of, usable
 from companion.training.process import float32
 
@@ -24,6 +26,7 @@ class Estimate(NamedTuple):
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
         """Estimate the expectation of which the values, shape ``(N,)``, are independent draws."""
+        require.tensors(values=values)
         if values.dim() != 1 or not len(values):
             raise ValueError(f"draws have shape (N,), N at least 1, not {tuple(values.shape)}")
         values = values.double()
@@ -84,12 +87,15 @@ def log_likelihoods(
     Returns: float64, nats, ``(N,)``, on the CPU.
     Raises:  ValueError if x is not binary: grey values give a number that means nothing.
     """
+    require.tensors(x=x)
+    require.whole(batch_size=batch_size)
     if len(x) == 0:
         raise ValueError("x holds no examples")
     require_score(model, "log_prob")
     require_binary(x)
     with scoring_on(model, device) as parameter:
-        scores = [model.log_prob(batch.to(parameter)) for batch in x.split(batch_size)]
+        batches = (batch.to(parameter) for batch in x.split(int(batch_size)))
+        scores = [per_example(model.log_prob(batch), batch) for batch in batches]
         return torch.cat(scores).cpu().double()  # one wait for the device, not one a batch
 
 
@@ -149,8 +155,8 @@ def importance_sampled_log_prob(
         float64 ``(N,)`` each, on the CPU.
     Source:  Burda, Grosse & Salakhutdinov (2016), who use K = 5000.
     """
-    if min(samples, batch_size, chunk, len(x)) < 1:
-        raise ValueError("samples, batch_size, chunk and examples are at least 1")
+    require.tensors(x=x)
+    require.whole(samples=samples, batch_size=batch_size, chunk=chunk, examples=len(x))
     if not x.isfinite().all():
         raise ValueError("x must be finite")
     require_score(model, "log_w")
@@ -158,7 +164,7 @@ def importance_sampled_log_prob(
         require_binary(x)
     log_p, effective = [], []
     with scoring_on(model, device) as parameter:
-        for batch in x.split(batch_size):
+        for batch in x.split(int(batch_size)):
             batch = batch.to(parameter)
             parts = [
                 model.log_w(batch, min(chunk, samples - start))
@@ -279,6 +285,7 @@ def auc(normal: Tensor, anomalous: Tensor) -> Estimate:
 def require_scores(*kinds: Tensor) -> None:
     """Raise ValueError unless there are scores of every kind, shape ``(N,)``, none of them nan."""
     for scores in kinds:
+        require.tensors(scores=scores)
         if scores.dim() != 1 or not len(scores) or scores.isnan().any():
             raise ValueError(
                 "scores have shape (N,), N at least 1 for each kind of example, and are not nan; "

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from companion import require
 from companion.training import load_model
 
 PATH = Path(__file__).parent / "_data" / "digit_features.safetensors"
@@ -59,6 +60,7 @@ class DigitFeatures(nn.Module):
 
 
 def _require_digits(x: Tensor) -> None:
+    require.tensors(x=x)
     if x.shape[1:] != (28, 28) or not x.is_floating_point():
         raise ValueError(f"digits are floats, shape (B, 28, 28), not {x.dtype} {tuple(x.shape)}")
     if not ((x >= 0) & (x <= 1)).all():

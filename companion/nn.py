@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion import require
+
 
 class MaskedLinear(nn.Module):
     r"""A linear layer in which a mask decides who may see whom, Eq. (masked-layer).
@@ -113,12 +115,13 @@ def vectors(x: Tensor, like: Tensor) -> Tensor:
 
     Raises: ValueError if it has another number of entries, or holds grey values up to 255.
     """
+    require.tensors(x=x)
     if x.shape[-1:] != like.shape[-1:]:
         raise ValueError(
             f"x must have shape (*batch, {like.shape[-1]}), got {tuple(x.shape)}; images are "
             "flattened first: x.flatten(-2)"
         )
-    if not x.is_floating_point() and (x > 1).any():
+    if not x.is_floating_point() and ((x < 0) | (x > 1)).any():
         raise ValueError("x holds grey values: binarise it first, as data.binarize does")
     return x.to(like)
 
@@ -126,20 +129,22 @@ def vectors(x: Tensor, like: Tensor) -> Tensor:
 def draws(sample_shape: Sequence[int]) -> int:
     """How many draws a shape asks for.
 
-    Raises: TypeError if it is a bare count.
+    Raises: TypeError if it is a bare count; ValueError for a size that is none.
     """
-    if isinstance(sample_shape, int):
+    if not isinstance(sample_shape, Sequence):
         raise TypeError(f"sample takes a shape: ({sample_shape},), not {sample_shape}")
+    for size in sample_shape:
+        require.whole(0, size=size)
     return math.prod(sample_shape)
 
 
 def require_shares(marginals: Tensor, bias: Tensor) -> None:
     """Refuse what is no share of ones, 0 to 1, for each entry of a bias, ``(D,)``."""
-    if marginals.shape != bias.shape or not ((marginals >= 0) & (marginals <= 1)).all():
-        raise ValueError(
-            f"a share of ones, 0 to 1, for each of {len(bias)} entries is needed; grey values are "
-            "divided by 255 first"
-        )
+    require.tensors(marginals=marginals)
+    if marginals.shape != bias.shape:
+        shape = tuple(marginals.shape)
+        raise ValueError(f"a share of ones for each of {len(bias)} entries is needed, not {shape}")
+    require.shares(marginals=marginals)
 
 
 def free_parameters(model: nn.Module) -> int:

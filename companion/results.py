@@ -70,6 +70,7 @@ def add(experiment: str, settings: dict, values: dict, provenance: dict) -> dict
         file is damaged.
     """
     row = dict(experiment=experiment, settings=settings, values=values, provenance=provenance)
+    _require_row(row)
     for name, value in settings.items():
         if not isinstance(value, str | int | float):
             raise ValueError(f"setting {name} = {value!r}: a name, a number or a truth value")
@@ -107,6 +108,13 @@ def _name(row: dict) -> tuple[str, str]:
     return row["experiment"], json.dumps(row["settings"], sort_keys=True)
 
 
+def _require_row(row: dict) -> None:
+    parts = {"experiment": str, "settings": dict, "values": dict, "provenance": dict}
+    if {name: type(part) for name, part in row.items()} != parts:
+        kinds = ", ".join(f"{name} ({kind.__name__})" for name, kind in parts.items())
+        raise ValueError(f"a row has {kinds}; this one is {row}")
+
+
 def _read() -> list[dict]:
     if not PATH.exists():
         return []
@@ -118,10 +126,8 @@ def _read() -> list[dict]:
         found = json.loads(PATH.read_text(encoding="utf-8"), parse_constant=refuse)
         if not isinstance(found, list):
             raise ValueError("it holds no list of rows")
-        parts = {"experiment": str, "settings": dict, "values": dict, "provenance": dict}
         for row in found:
-            if {name: type(part) for name, part in row.items()} != parts:
-                raise ValueError(f"a row has {', '.join(parts)}; this one is {row}")
+            _require_row(row)
         if len({_name(row) for row in found}) < len(found):
             raise ValueError("two rows have the same experiment and settings")
     except (ValueError, TypeError, AttributeError) as error:

@@ -49,6 +49,8 @@ def find(name: str, scale: str) -> tuple[str, Preset]:
 
     Raises: ValueError if there is none, saying which there are.
     """
+    if scale not in PRESETS:
+        raise ValueError(f"no preset {scale!r}; there are: {', '.join(PRESETS)}")
     for full, preset in PRESETS[scale].items():
         if slug(name) == slug(full):
             return full, preset
@@ -99,7 +101,7 @@ def train(
         device, compiled: as in `companion.training.fit`.
         patience:    stop after so many epochs without a better score of the validation images,
                      which are then held out; the weights of the best epoch are kept.
-        on_start:    called once all is found to be in order and training begins.
+        on_start:    called before training begins, where there is anything left to train.
         asked:       settings of training in place of the preset's: ``epochs``, ``batch_size``,
                      ``learning_rate``, ``precision``.
 
@@ -137,7 +139,12 @@ def train(
         torch.manual_seed(seed)
         model = preset.build()
         start = time.perf_counter()
-        preset.train(model, pictures, seed, device, **asked)
+        try:
+            preset.train(model, pictures, seed, device, **asked)
+        except (TypeError, ValueError):  # of settings: nothing has begun
+            if FIRST and not (folder / "checkpoint.safetensors").exists():
+                (folder / "run.json").unlink()
+            raise
         seconds = time.perf_counter() - start
         model.cpu().eval()
         if FIRST:

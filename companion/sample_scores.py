@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from companion import require
 from companion.evaluation import Estimate
 
 # Distances as one matrix product are eight times as fast, and cancel where they are small. By
@@ -325,6 +326,7 @@ def _distances(x: Tensor, y: Tensor, chunk: int, mode: str) -> Iterator[Tensor]:
 
 def _require(**sets: Tensor) -> None:
     """Raise ValueError unless the sets hold finite examples that compare."""
+    require.tensors(**sets)
     first = next(iter(sets.values()))
     for name, x in sets.items():
         if x.dim() < 2 or not x.numel():
@@ -334,7 +336,8 @@ def _require(**sets: Tensor) -> None:
         if x.shape[1:] != first.shape[1:]:
             shapes = f"{tuple(first.shape[1:])} and {tuple(x.shape[1:])}"
             raise ValueError(f"examples of shapes {shapes} do not compare")
-        if x.is_floating_point() != first.is_floating_point():
+        kinds = {each.is_floating_point(): each for each in (first, x)}
+        if len(kinds) == 2 and kinds[False].max() > 1:
             raise ValueError(
                 f"{first.dtype} and {x.dtype} have two scales: divide grey values by 255, or round"
             )

@@ -820,10 +820,27 @@ def test_on_a_gpu_as_on_a_cpu(name):
     model.start_from(torch.full((D,), 0.5))
 
 
-@pytest.mark.parametrize("marginals", [torch.full((5,), 128.0), torch.tensor(0.5), torch.zeros(4)])
-def test_only_shares_are_marginals(marginals):
-    with pytest.raises(ValueError, match="a share of ones, 0 to 1, for each of 5"):
+def test_one_hidden_layer_may_be_given_by_its_width():
+    assert [layer.weight.shape for layer in MADE(6, 20).layers] == [(20, 6)]
+
+
+@pytest.mark.parametrize("marginals", [torch.tensor(0.5), torch.zeros(4), torch.zeros(1, 5)])
+def test_there_is_one_share_for_each_entry(marginals):
+    with pytest.raises(ValueError, match="a share of ones for each of 5 entries"):
         FVSBN(5).start_from(marginals)
+
+
+@pytest.mark.parametrize("value", [128.0, -0.1, math.nan])
+def test_only_shares_are_marginals(value):
+    with pytest.raises(ValueError, match="marginals must hold zeros and ones, or values between"):
+        FVSBN(5).start_from(torch.full((5,), value))
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_marginals_may_be_of_low_precision(precision):
+    model = FVSBN(2)
+    model.start_from(torch.tensor([0.0, 1.0], dtype=precision))
+    torch.testing.assert_close(model.bias.sigmoid(), torch.tensor([1e-4, 1 - 1e-4]))
 
 
 def test_a_number_is_no_example():

@@ -241,10 +241,12 @@ def test_all_commits_devices_and_versions_of_a_run_in_pieces_are_told(monkeypatc
     assert again["device"] == "GPU; GPU, 4 processes"
 
 
-def test_a_run_that_never_began_may_be_changed(here):
+def test_a_run_that_never_began_leaves_no_trace_and_may_be_changed(here):
+    """Else sample would ask to go on with it, and not look for what travels with the package."""
     status, output = run("train", "fvsbn", "--batch-size", 5000, "--device", "cpu")
     assert status == 1
-    assert "batch_size = 5000 must be 1 to 300" in output
+    assert "batch_size = 5000 is more than all 300 examples" in output
+    assert not [*Path("runs/chapter/fvsbn").iterdir()]
     status, _ = run("train", "fvsbn", "--batch-size", 50, "--epochs", 1, "--device", "cpu")
     assert status == 0
 

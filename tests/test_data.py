@@ -678,9 +678,11 @@ def test_indices_find_the_labels():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"batch_size": 0}, "batch_size = 0 must be 1 to 24"),
-        ({"batch_size": 25}, "batch_size = 25 must be 1 to 24"),
-        ({"seed": -1}, "seed = -1 must be 0 to"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+        ({"batch_size": 25}, "batch_size = 25 is more than all 24 examples"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": None}, "seed must be a whole number of at least 0, not None"),
         ({"seed": 2**32}, "seed = 4294967296 must be 0 to"),
     ],
 )
@@ -713,7 +715,7 @@ def test_images_that_are_black_and_white_are_not_thrown_again(grey):
 def test_grey_values_are_not_learned_from_as_they_are(grey):
     with pytest.raises(ValueError, match=r"draw their pixels with dynamic=True or data\.binarize"):
         Batches(grey, 6)
-    with pytest.raises(TypeError, match="images are a tensor, not ndarray"):
+    with pytest.raises(TypeError, match=r"images must be a tensor, not ndarray: torch\.as_tensor"):
         Batches(grey.numpy() / 255, 6)
 
 

@@ -496,6 +496,8 @@ def test_start_from_forgets_the_weights():
         lambda: IndependentBernoulli(4).fit(torch.ones(0, 4)),
         lambda: IndependentBernoulli(4).fit(torch.full((2, 4), 255, dtype=torch.uint8)),
         lambda: IndependentBernoulli(4).fit(torch.ones(2, 4), -0.5),
+        lambda: IndependentBernoulli(4).fit(torch.ones(2, 4), math.nan),
+        lambda: MarkovChain(4).fit(torch.ones(2, 4), math.inf),
         lambda: IndependentBernoulli(4).log_prob(torch.ones(5, 1)),
         lambda: IndependentBernoulli(1).log_prob(torch.ones(5, 3)),
         lambda: IndependentBernoulli(4).log_prob(torch.ones(5, 3)),
@@ -509,6 +511,8 @@ def test_start_from_forgets_the_weights():
         lambda: BernoulliMixture(4, 2).log_prob(torch.ones(5, 4), torch.tensor([0, 1, 2, 3])),
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 0),
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 1, -1.0),
+        lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 1, math.nan),
+        lambda: BernoulliMixture(4, 2).fit(Batches(torch.full((5, 4), 255.0), 5), 1),
         lambda: BernoulliMixture(4, 2).fit(Batches(torch.ones(5, 4), 5), 1),  # all components alike
         lambda: BernoulliMixture(4, 2).start_from(torch.full((2, 4), 255.0)),
         lambda: IndependentBernoulli(4).log_prob(torch.full((2, 4), 255, dtype=torch.uint8)),
@@ -516,11 +520,13 @@ def test_start_from_forgets_the_weights():
         lambda: GenerativeClassifier([]),
         lambda: GenerativeClassifier([IndependentBernoulli(2)] * 2, torch.tensor([-1.0, 2.0])),
         lambda: GenerativeClassifier([IndependentBernoulli(2)] * 2, torch.tensor([0.0, 0.0])),
+        lambda: GenerativeClassifier([IndependentBernoulli(2)] * 2, torch.tensor([1, math.inf])),
     ],
 )
 def test_bad_input_is_refused(build):
     with pytest.raises(
-        ValueError, match=r"shape|smoothing|component|entry|known|alike|prior|between|entries|grey"
+        ValueError,
+        match=r"shape|smoothing|component|entry|known|alike|prior|between|entries|grey|epochs",
     ):
         build()
 

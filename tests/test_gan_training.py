@@ -464,11 +464,11 @@ def test_a_compiled_critic_may_be_penalised(loss, monkeypatch):
     assert torch.allclose(trained(True), trained(False), atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [0, 9])
-def test_the_generator_takes_a_step_or_the_settings_are_refused(steps):
-    with pytest.raises(
-        ValueError, match=f"from 1 to 8, .* or G would never take a step; got {steps}"
-    ):
+@pytest.mark.parametrize(
+    ("steps", "message"), [(0, "at least 1, not 0"), (9, "from 1 to 8, .* or G would never take")]
+)
+def test_the_generator_takes_a_step_or_the_settings_are_refused(steps, message):
+    with pytest.raises(ValueError, match=message):
         fit_gan(small(), data.Batches(RING, 100), epochs=2, discriminator_steps=steps, device="cpu")
 
 

@@ -447,7 +447,7 @@ PAIRS = [
 def test_sets_that_do_not_compare_are_refused(score):
     for other, message in [
         (torch.zeros(9, 2), r"shapes \(.,\) and \(.,\) do not compare"),
-        (torch.zeros(9, 1, dtype=torch.uint8), "divide grey values by 255"),
+        (torch.full((9, 1), 2, dtype=torch.uint8), "divide grey values by 255|needs floats"),
         (torch.zeros(0, 1), r"not empty; got \(0, 1\)"),
         (torch.zeros(9), "shape"),
         (LINE.log(), "holds nan or infinite"),
@@ -458,6 +458,12 @@ def test_sets_that_do_not_compare_are_refused(score):
                 score(*pair)
     with pytest.raises(ValueError, match=r"has shape \(N, \*event\)"):
         score(LINE[:, 0], LINE[:, 0])
+
+
+def test_black_and_white_is_of_one_scale_in_any_type():
+    points = torch.tensor([[0, 1], [1, 1]])
+    nearest = nearest_neighbours(points.float(), points.byte())
+    assert (nearest.distances.tolist(), nearest.indices.tolist()) == ([0, 0], [0, 1])
 
 
 @pytest.mark.parametrize("score", PAIRS)

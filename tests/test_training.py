@@ -359,8 +359,8 @@ def test_scoring_leaves_the_generators_as_they_were():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0.55}, "steps, and epochs, are a whole number of at least 0, not 5.5"),
-        ({"epochs": -1}, "of at least 0, not -10"),
+        ({"epochs": 0.55}, "epochs must be a whole number of at least 0, not 0.55"),
+        ({"epochs": -1}, "of at least 0, not -1"),
         ({"warmup": 500}, "warmup is a fraction of the steps, 0 to 1, not 500"),
         ({"warmup": -0.1}, "0 to 1, not -0.1"),
         ({"warmup": math.nan}, "0 to 1, not nan"),

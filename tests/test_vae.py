@@ -872,7 +872,7 @@ def test_one_epoch_of_training_raises_the_objective(bound):
         ),
         (
             lambda: ConditionalBernoulli(torch.nn.Identity(), 2, 3).start_from(torch.tensor(0.3)),
-            "a share of ones, 0 to 1, for each",
+            "a share of ones for each",
         ),
     ],
 )

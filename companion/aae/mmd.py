@@ -5,6 +5,7 @@ A kernel k takes squared distances, of any shape, to similarities from 0 to 1, 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from companion import require
 from companion.nn import at_least_float32
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -38,8 +40,8 @@ def inverse_multiquadratic(scale: float) -> Callable[[Tensor], Tensor]:
 
 
 def _positive(size: float) -> float:
-    if not size > 0:
-        raise ValueError(f"the size of a kernel is above 0, not {size}")
+    if not 0 < size < math.inf:
+        raise ValueError(f"the size of a kernel is a finite number above 0, not {size}")
     return size
 
 
@@ -125,6 +127,7 @@ def mmd_test(
     Source:  Gretton et al. (2012); counting the given division: Phipson & Smyth (2010).
     """
     _require(a, b)
+    require.whole(0, permutations=permutations)
     both = torch.cat([a, b]).double()
     if not both.isfinite().all():
         raise ValueError("points must be finite numbers")
@@ -149,6 +152,7 @@ def mmd_test(
 
 
 def _require(a: Tensor, b: Tensor) -> None:
+    require.tensors(a=a, b=b)
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
             "a and b must have shapes (N, H) and (M, H), N and M at least 2, got "

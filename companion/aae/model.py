@@ -21,6 +21,11 @@ class PriorAutoencoder(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
 
+    @property
+    def binary(self) -> bool:
+        """Whether its examples are zeros and ones, as the decoder knows."""
+        return getattr(self.decoder, "binary", False)
+
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), *labels: Tensor) -> Tensor:
         """Draw codes from the prior, and an example for each, ``(*sample_shape, D)``.
@@ -35,7 +40,8 @@ class PriorAutoencoder(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean example of a code of x, ``(B, D) -> (B, D)``; not a draw."""
-        return self.decoder(self.encoder(x)).mean
+        like = next(self.parameters())
+        return self.decoder(self.encoder(x.to(like))).mean
 
 
 class AAE(PriorAutoencoder):

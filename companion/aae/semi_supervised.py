@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion import require
 from companion.aae.training import of_batch
 from companion.gan import GameLoss, non_saturating
 from companion.nn import frozen, per_example
@@ -77,7 +78,8 @@ class SemiSupervisedAAE(nn.Module):
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:
         """The likeliest kind, int64, ``(B, D) -> (B,)``."""
-        return self.encoder(x)[0].argmax(-1)
+        like = next(self.parameters())
+        return self.encoder(x.to(like))[0].argmax(-1)
 
     @torch.no_grad()
     def mean_of(self, kind: Tensor, z: Tensor) -> Tensor:
@@ -130,6 +132,8 @@ def fit_semi_supervised(
     Raises:  ValueError if there are labels for other than the labelled examples, or
              beyond K.
     """
+    require.batches(train, aae.decoder)
+    require.whole(0, epochs=epochs)
     if (labelled is None) != (labels is None):
         raise ValueError("labelled examples and labels come together, or not at all")
     if labels is not None:

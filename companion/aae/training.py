@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from companion import require
 from companion.aae.model import AAE
 from companion.gan import GameLoss, non_saturating
 from companion.nn import frozen, per_example
@@ -64,6 +65,8 @@ def fit_aae(
     Source:  Makhzani et al. (2015), where the encoder takes two steps instead of their
              sum.
     """
+    require.batches(train, aae.decoder)
+    require.whole(0, epochs=epochs)
     if labels is not None and len(labels) != len(train.images):
         raise ValueError(f"{len(labels)} labels for {len(train.images)} examples")
     rate_EP, rate_D = two_rates(learning_rate)

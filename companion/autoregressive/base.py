@@ -30,6 +30,7 @@ class Autoregressive(nn.Module, ABC):
         allowed.
     """
 
+    binary = True
     several_orders = False
 
     def __init__(self, features: int, orders: Tensor | Sequence[int] | None = None):
@@ -67,7 +68,7 @@ class Autoregressive(nn.Module, ABC):
             marginals: the share of ones in each entry, shape ``(D,)``; kept 1e-4 off 0 and 1.
         """
         require_shares(marginals, self.bias)
-        self.bias.copy_(marginals.clamp(1e-4, 1 - 1e-4).logit())
+        self.bias.copy_(marginals.to(self.bias).clamp(1e-4, 1 - 1e-4).logit())
 
     # --- scoring ---
 
@@ -153,6 +154,7 @@ class Autoregressive(nn.Module, ABC):
         Returns: shape ``(*sample_shape, *batch, D)``, the known entries as they were.
         Raises:  ValueError if an unknown entry comes before a known one.
         """
+        draws(sample_shape)  # refuses a bare count
         known = torch.as_tensor(known, dtype=torch.bool, device=self.bias.device)
         if known.shape != (self.features,) or x.shape[-1:] != known.shape:
             raise ValueError(

@@ -22,7 +22,7 @@ class MADE(Autoregressive):
 
     Args:
         features: D, the number of entries of x.
-        hidden:   widths of the hidden layers.
+        hidden:   width of the hidden layer, or widths of several.
         orders:   one order ``(D,)``, or M of them ``(M, D)`` that share weights and are averaged.
         direct:   add direct connections from input to output.
 
@@ -34,12 +34,13 @@ class MADE(Autoregressive):
     def __init__(
         self,
         features: int,
-        hidden: Sequence[int] = (500,),
+        hidden: int | Sequence[int] = (500,),
         orders: Tensor | Sequence[int] | None = None,
         *,
         direct: bool = True,
     ):
         super().__init__(features, orders)
+        hidden = (hidden,) if isinstance(hidden, int) else hidden
         if features < 2 or not hidden or min(hidden) < 1:
             raise ValueError(
                 "MADE needs at least 2 entries and hidden layers of at least 1 unit;"

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from companion import require
+
 
 def raster(height: int, width: int) -> Tensor:
     """Row by row, int64, shape ``(height * width,)``."""
@@ -22,6 +24,7 @@ def shuffled(height: int, width: int, seed: int) -> Tensor:
 
     Args:   seed: 0 to 2³² − 1.
     """
+    require.whole(0, seed=seed)
     draw = np.random.RandomState(seed)  # a stream that NumPy keeps frozen
     return torch.from_numpy(draw.permutation(_grid(height, width).flatten().numpy()))
 

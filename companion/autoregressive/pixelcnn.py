@@ -43,7 +43,7 @@ class PixelCNN(Autoregressive):
         first_kernel: int = 7,
         order: Tensor | Sequence[int] | None = None,
     ):
-        super().__init__(math.prod(shape), order)
+        super().__init__(_pixels(shape), order)
         _require(self, channels, layers)
         self.shape = tuple(shape)
         self.first = MaskedConv2d("A", 1, channels, first_kernel)
@@ -120,7 +120,7 @@ class GatedPixelCNN(Autoregressive):
         first_kernel: int = 15,
         order: Tensor | Sequence[int] | None = None,
     ):
-        super().__init__(math.prod(shape), order)
+        super().__init__(_pixels(shape), order)
         _require(self, channels, layers)
         for width in (kernel, first_kernel):
             if width < 3 or width % 2 == 0:
@@ -207,6 +207,12 @@ def gate(a: Tensor) -> Tensor:
     """
     a_1, a_2 = a.chunk(2, 1)
     return a_1.tanh() * a_2.sigmoid()
+
+
+def _pixels(shape: tuple[int, int]) -> int:
+    if not isinstance(shape, Sequence) or len(shape) != 2:
+        raise TypeError(f"shape is height and width, such as (28, 28), not {shape}")
+    return math.prod(shape)
 
 
 def _require(model: Autoregressive, channels: int, layers: int) -> None:

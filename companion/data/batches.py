@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from companion import require
 from companion.data.binarisation import require_grey
 
 
@@ -48,16 +49,18 @@ class Batches:
     ):
         if dynamic:
             require_grey(images)
-        elif not isinstance(images, Tensor):
-            raise TypeError(f"images are a tensor, not {type(images).__name__}: torch.as_tensor(x)")
-        elif images.dtype == torch.uint8 and (images > 1).any():
+        else:
+            require.tensors(images=images)
+        if not dynamic and images.dtype == torch.uint8 and (images > 1).any():
             raise ValueError(
                 "the images are grey, with values 0 to 255: draw their pixels with dynamic=True or "
                 "data.binarize, or divide by 255"
             )
-        if not 1 <= batch_size <= len(images):
-            raise ValueError(f"batch_size = {batch_size} must be 1 to {len(images)}, all examples")
-        if not 0 <= seed < 2**32:
+        require.whole(batch_size=batch_size)
+        require.whole(0, seed=seed)
+        if batch_size > len(images):
+            raise ValueError(f"batch_size = {batch_size} is more than all {len(images)} examples")
+        if seed >= 2**32:
             raise ValueError(f"seed = {seed} must be 0 to 2**32 - 1")
         self.images = images.contiguous()
         self.batch_size, self.dynamic, self.shuffle, self.seed = batch_size, dynamic, shuffle, seed

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from companion import require
+
 
 def require_grey(images: Tensor) -> None:
     """Raise ValueError unless the images are as the loaders return them."""
@@ -47,5 +49,6 @@ def binarize(images: Tensor, seed: int) -> Tensor:
     Source:  Salakhutdinov and Murray (2008); the static binarised MNIST is one such draw.
     """
     require_grey(images)
+    require.whole(0, seed=seed)
     draws = np.random.RandomState(seed).randint(0, 255, tuple(images.shape), dtype=np.uint8)
     return (torch.from_numpy(draws).to(images.device) < images).to(torch.uint8)

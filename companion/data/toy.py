@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from companion import require
+from companion.nn import draws
+
 
 def bars_and_stripes(side: int = 4) -> Tensor:
     """Return all images whose rows, or whose columns, are each of one value.
@@ -19,6 +22,7 @@ def bars_and_stripes(side: int = 4) -> Tensor:
     Returns: uint8 of zeros and ones, shape (2^(side + 1) − 2, side²), rows first, sorted.
     Source:  MacKay (2003), Ch. 43, who draws the two that are of one value twice as often.
     """
+    require.whole(side=side)
     values = (torch.arange(2**side)[:, None] >> torch.arange(side)) & 1  # (2^side, side)
     rows, columns = values.repeat_interleave(side, dim=1), values.repeat(1, side)
     return torch.cat([rows, columns]).unique(dim=0).to(torch.uint8)
@@ -34,6 +38,7 @@ def ring_of_gaussians(modes: int = 8, radius: float = 1.0, std: float = 0.01) ->
     Source:  Srivastava et al. (2017), VEEGAN, the 2D ring; radius and std: Lin et al. (2018),
              PacGAN.
     """
+    require.whole(modes=modes)
     angles = torch.arange(modes) * (2 * math.pi / modes)  # 2π itself is 0 again: leave it out
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=-1)
     return _mixture(means, std)
@@ -111,7 +116,7 @@ def letter(
     Raises:  ValueError if it is not one character that leaves ink.
     """
     outlines, low, high = _outlines(character)
-    wanted, kept = math.prod(sample_shape), []
+    wanted, kept = draws(sample_shape), []
     while sum(map(len, kept)) < wanted:
         points = low + (high - low) * torch.rand(2 * wanted, 2, generator=generator)
         kept.append(points[_inside(points, outlines)])

@@ -20,6 +20,14 @@ def image_rows(rows: Mapping[str, Tensor]) -> None:
         rows: label -> images, shape ``(n, side, side)`` or ``(n, side * side)``, from 0 (white) to
             1 (black), or to 255 in whole numbers.
     """
+    for label, images in rows.items():
+        sides = images.shape[1:]
+        square = len(sides) == 2 and sides[0] == sides[1]
+        if not square and (len(sides) != 1 or math.isqrt(sides[0]) ** 2 != sides[0]):
+            raise ValueError(
+                f"images have shape (n, side, side) or (n, side * side); those of {label!r} have "
+                f"{tuple(images.shape)}"
+            )
     columns = max(len(images) for images in rows.values())
     # The labels take about one inch on the left.
     _, grid = plt.subplots(

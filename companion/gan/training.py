@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from companion import require
 from companion.gan.losses import GameLoss, non_saturating
 from companion.nn import draws, frozen
 from companion.training import History, Run, adam
@@ -107,8 +108,11 @@ def fit_gan(
     Returns: one row an epoch with the mean losses ``L_D`` and, if G took a step, ``L_G``.
     Raises:  ValueError for settings that make no sense.
     """
+    require.batches(train)
+    require.whole(0, epochs=epochs)
+    require.whole(discriminator_steps=discriminator_steps)
     steps = epochs * len(train)
-    if discriminator_steps < 1 or 0 < steps < discriminator_steps:
+    if 0 < steps < discriminator_steps:
         raise ValueError(
             f"discriminator_steps must be from 1 to {steps}, the number of all batches, "
             f"or G would never take a step; got {discriminator_steps}"

@@ -60,7 +60,9 @@ def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    text = json.dumps({"format": FORMAT} | record)
+    text = as_json({"format": FORMAT} | record)
+    if path.is_dir():
+        raise OSError(f"{path} cannot be written (it is a folder: name a file)")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = temporary(path)
     try:
@@ -76,6 +78,11 @@ def write(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
+
+
+def as_json(record: dict) -> str:
+    """A record as text; NumPy's numbers are numbers, too."""
+    return json.dumps(record, default=lambda number: number.item())
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -196,7 +203,7 @@ def refuse_differences(message: str, theirs: dict, ours: dict) -> None:
             return {name[1:]: tree}
         return {k: v for key in tree for k, v in leaves(tree[key], f"{name}/{key}").items()}
 
-    theirs, ours = leaves(theirs), leaves(json.loads(json.dumps(ours)))
+    theirs, ours = leaves(theirs), leaves(json.loads(as_json(ours)))
     pairs = {name: (theirs.get(name, "none"), ours.get(name, "none")) for name in theirs | ours}
     lines = [f"{name}: {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
     if lines:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from companion import require
 from companion.nn import per_example
 from companion.training.checkpoint import fingerprint
 from companion.training.run import History, Run
@@ -34,7 +35,10 @@ def adam(
 
 def two_rates(learning_rate: float | Sequence[float]) -> Sequence[float]:
     """A learning rate for each of two players, or one for both."""
-    return learning_rate if isinstance(learning_rate, Sequence) else (learning_rate, learning_rate)
+    rates = learning_rate if isinstance(learning_rate, Sequence) else [learning_rate] * 2
+    if len(rates) != 2:
+        raise ValueError(f"learning_rate: one for both players, or two, not {learning_rate}")
+    return rates
 
 
 def fit(
@@ -98,12 +102,26 @@ def fit(
     Raises:  FloatingPointError if the objective is not finite; CheckpointError if ``path`` is
         damaged or of another run; ValueError for a setting or a device that does not exist.
     """
-    if not hasattr(train, "batch"):
-        raise TypeError(f"train is mini-batches, data.Batches(x, 100), not {type(train).__name__}")
-    if patience is not None and validation is None:
-        raise ValueError("patience needs validation data: without them no epoch is the best")
-    if validation is not None and len(validation) == 0:
-        raise ValueError("validation holds no examples: leave it out")
+    name = type(model).__name__
+    if hasattr(model, "fit"):
+        raise TypeError(f"{name} is not trained by gradients: take its own fit")
+    if type(model).forward is nn.Module.forward:
+        raise TypeError(f"{name} has no objective model(x): for a game take fit_gan or fit_aae")
+    require.batches(train, model)
+    require.whole(0, epochs=epochs)
+    if patience is not None:
+        require.whole(patience=patience)
+        if validation is None:
+            raise ValueError("patience needs validation data: without them no epoch is the best")
+    if validation is not None:
+        require.tensors(validation=validation)
+        if len(validation) == 0:
+            raise ValueError("validation holds no examples: leave it out")
+        if validation.shape[1:] != train.event_shape:
+            shapes = f"{tuple(train.event_shape)} and {tuple(validation.shape[1:])}"
+            raise ValueError(f"examples to train on and to validate with differ: {shapes}")
+        if getattr(model, "binary", False):
+            require.shares(validation=validation)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip, the largest norm of the gradient, is above 0, not {clip}")
     settings = {"clip": clip, "patience": patience}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from companion import require
 from companion.training import checkpoint, devices, process
 from companion.training.logs import Log
 
@@ -70,11 +71,10 @@ class Run:
         if not callable(schedule) and schedule not in SCHEDULES:
             raise ValueError(f"schedule: a function or one of {[*SCHEDULES]}, not {schedule!r}")
         self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-        if steps < 0 or steps != int(steps):
-            raise ValueError(f"steps, and epochs, are a whole number of at least 0, not {steps}")
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup is a fraction of the steps, 0 to 1, not {warmup}")
-        self.steps, self.warmup, self.seed = int(steps), warmup, seed
+        require.whole(0, steps=steps, seed=seed)
+        self.steps, self.warmup, self.seed = steps, warmup, seed
         self.path = None if path is None else Path(path)
         self.accelerator, self.device = devices.accelerator(device, precision)
         self.precision = self.accelerator.mixed_precision  # as it is now: accelerate's will change
@@ -337,7 +337,12 @@ class Run:
             try:
                 tensors, record = checkpoint.read(self.path)
             except checkpoint.CheckpointError as error:
-                raise checkpoint.CheckpointError(f"{error}; delete it to start anew") from None
+                anew = "" if self.path.is_dir() else "; delete it to start anew"
+                raise checkpoint.CheckpointError(f"{error}{anew}") from None
+            if "settings" not in record:
+                raise checkpoint.CheckpointError(
+                    f"{self.path} holds a model, of save_model: choose another path for the run"
+                )
             message = f"{self.path} is the checkpoint of another run: delete it, or choose a path"
             checkpoint.refuse_differences(message, record["settings"], self.settings)
             self.step, self.finished = record["step"], record["finished"]
@@ -399,6 +404,7 @@ class Run:
         saved = self.path is not None and self.path.exists()
         raise FloatingPointError(
             f"step {step}: {what} is not finite. Lower the learning rate, clip the gradient, or "
-            "add warm-up; in mixed precision, score logits in float32."
+            "add warm-up; in mixed precision, score logits in float32; at the first step, look for "
+            "nan in the data."
             + (f" {self.path} still holds the last good checkpoint." if saved else "")
         )

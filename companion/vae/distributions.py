@@ -58,6 +58,8 @@ class DiagonalGaussian(Distribution):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Nats, ``(*batch, H) -> (*batch,)``."""
+        if z.shape[-1:] != self.mu.shape[-1:]:  # else it would be broadcast
+            raise ValueError(f"{z.shape[-1]} entries under a normal of {self.mu.shape[-1]}")
         noise = (z - self.mu) / self.sigma
         return -(noise.square() / 2 + self.log_sigma + math.log(2 * math.pi) / 2).sum(-1)
 

@@ -56,7 +56,8 @@ class ConditionalBernoulli(nn.Module):
         Args: marginals: shape ``(D,)``; kept 1e-3 off 0 and 1.
         """
         require_shares(marginals, self.logits.bias)
-        self.logits.bias.copy_(marginals.clamp(1e-3, 1 - 1e-3).logit())
+        bias = self.logits.bias
+        bias.copy_(marginals.to(bias).clamp(1e-3, 1 - 1e-3).logit())
 
 
 class StandardNormal(nn.Module):
