@@ -84,7 +84,7 @@ def record(
     command: str = "",
     device: str | torch.device = "cpu",
 ) -> dict:
-    """Measure a trained run and store its row; if the preset is shipped, its weights as well.
+    """Measure a trained run and store its row; of a shipped preset's seed 0 its weights as well.
 
     Args:
         name:   a key of ``PAPER``.
