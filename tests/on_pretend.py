@@ -16,6 +16,7 @@ from companion.aae import (
     fit_aae,
     fit_semi_supervised,
     inverse_multiquadratic,
+    surgery_estimate,
 )
 from companion.autoregressive import FVSBN, MADE, NADE, GatedPixelCNN, PixelCNN
 from companion.gan import GAN, dcgan, fit_gan, r1
@@ -354,6 +355,17 @@ def test_scores_are_computed_on_the_gpu_and_returned_to_the_cpu(device, place):
     assert is_at_home(exact)
     assert is_at_home(bound)
     assert evaluation.nll(exact, DRAWN, device=device).mean == pytest.approx(-scores.mean().item())
+
+
+def test_examples_are_taken_to_the_model():
+    """A score of an encoder, and what an autoencoder makes of images."""
+    model, prior = vae().to("pretend"), StandardNormal(2).to("pretend")
+    assert evaluation.active_units(model, DRAWN).shape == (2,)
+    assert surgery_estimate(model.encoder, prior, DRAWN, 20).mutual_information.mean > -1
+    critic = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    decoder = ConditionalBernoulli(mlp(2, 8), 8, D)
+    aae = AAE(nn.Linear(D, 2), decoder, critic, lambda count: torch.randn(count, 2)).to("pretend")
+    assert aae.reconstruct(DRAWN).device.type == "pretend"
 
 
 def test_a_model_comes_home_from_a_score_that_fails():

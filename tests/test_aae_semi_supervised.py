@@ -73,6 +73,7 @@ def test_classify_and_mean_of():
     kinds = aae.classify(x)
     assert kinds.dtype == torch.int64
     assert torch.equal(kinds, torch.stack([logits.argmax() for logits in aae.encoder(x)[0]]))
+    assert torch.equal(kinds, aae.classify(x.byte()))
     z, kind = torch.randn(4, 2), torch.tensor([0, 2, 1, 2])
     y = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]])
     mean = aae.mean_of(kind, z)

@@ -168,6 +168,14 @@ def test_start_from_the_marginals(name):
         model.start_from(marginals[:3])
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_marginals_may_be_of_low_precision(precision):
+    model = one_layer(2)
+    model.start_from(torch.tensor([0.0, 1.0], dtype=precision))
+    shares = model.decoder.logits.bias.sigmoid()
+    torch.testing.assert_close(shares, torch.tensor([1e-3, 1 - 1e-3]))
+
+
 def test_options_are_those_of_the_model():
     assert one_layer().bound is None  # the divergence in closed form
     assert two_layers().bound is elbo
