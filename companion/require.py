@@ -29,7 +29,8 @@ def whole(least: int = 1, **named: int) -> None:
 def shares(**named: Tensor) -> None:
     """Raise ValueError for values that are neither zeros nor ones, nor between them."""
     for name, x in named.items():
-        if not ((x >= 0) & (x <= 1)).all():
+        low, high = x.aminmax() if x.numel() else (0, 1)  # the quickest way, and nan stays nan
+        if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"{name} must hold zeros and ones, or values between: binarise grey images with "
                 "data.binarize, or divide them by 255"
