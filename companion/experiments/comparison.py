@@ -337,7 +337,8 @@ def overview(rows: dict[str, dict], best: int = 3) -> str:
         column = [header]
         for name, row in rows.items():
             bound = "≤\u00a0" if key == "nll" and "elbo" in row else ""
-            text = f"{bound}{values[name]:,.{digits}f}" if name in values else "–"
+            error = f" ± {row['standard_error']:.{digits}f}" if key == "nll" and key in row else ""
+            text = f"{bound}{values[name]:,.{digits}f}{error}" if name in values else "–"
             column.append(f"**{text}**" if values.get(name) in leaders else text)
         columns.append(column)
     header, *lines = zip(["model", *rows], *columns, strict=True)
