@@ -148,7 +148,7 @@ def importance_sampled_log_prob(
         x:          zeros and ones or, for a model that is not of them, any values,
                     shape ``(N, *event)``.
         samples:    K, draws for each example.
-        batch_size, chunk: examples and draws at a time; one number is kept of each draw.
+        batch_size, chunk: examples and draws at a time: memory does not grow with K.
         device:     as in `log_likelihoods`.
 
     Returns: for each example the estimate, nats, and its effective number of draws,
@@ -166,16 +166,16 @@ def importance_sampled_log_prob(
     with scoring_on(model, device) as parameter:
         for batch in x.split(int(batch_size)):
             batch = batch.to(parameter)
-            parts = [
-                model.log_w(batch, min(chunk, samples - start))
-                for start in range(0, samples, chunk)
-            ]
-            log_w = torch.cat(parts).cpu().double()  # one wait for the device a batch
-            if log_w.shape != (samples, len(batch)):
-                raise ValueError(f"log_w gives {tuple(log_w.shape)}, not (K, B)")
-            total = log_w.logsumexp(0)
+            total = squares = torch.full((len(batch),), -math.inf, dtype=torch.float64)
+            for start in range(0, samples, chunk):
+                draws = min(chunk, samples - start)
+                log_w = model.log_w(batch, draws).cpu().double()
+                if log_w.shape != (draws, len(batch)):
+                    raise ValueError(f"log_w gives {tuple(log_w.shape)}, not (K, B)")
+                total = torch.logaddexp(total, log_w.logsumexp(0))
+                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             log_p.append(total - math.log(samples))
-            effective.append((2 * total - (2 * log_w).logsumexp(0)).exp())
+            effective.append((2 * total - squares).exp())
         return torch.cat(log_p), torch.cat(effective)
 
 

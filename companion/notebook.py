@@ -39,7 +39,7 @@ def set_up(version):
     import torch
 
     if torch.cuda.is_available():
-        longer = " Models train for longer there." if _larger() else ""
+        longer = " Some chapters train for longer there." if _larger() else ""
         print(f"Ready, on a GPU: {torch.cuda.get_device_name()}.{longer}")
     elif _in_colab():
         print(

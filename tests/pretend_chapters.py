@@ -34,7 +34,10 @@ STEPS = 2  # an epoch
 FEW = 20  # examples of a score
 TRAIN = 8000  # images to train on
 # Steps at which a chapter looks at a game, and how many there are of an epoch.
-MOMENTS = {"[0, 20, 50, 100,": "moments = [0, 50, 60]", "[100, 300, 600,": "moments = [10, 32]"}
+MOMENTS = {
+    "pauses = [0, 20, 50,": "pauses = [0, 50, 60]",
+    "moments = [100, 300,": "moments = [10, 32]",
+}
 
 
 def shorten() -> None:
@@ -118,7 +121,7 @@ def failures(path: Path) -> list[str]:
         source = TransformerManager().transform_cell(cell.source)
         for start, moments in MOMENTS.items():
             lines = source.split("\n")
-            source = "\n".join(moments if f"moments = {start}" in x else x for x in lines)
+            source = "\n".join(moments if x.startswith(start) else x for x in lines)
         tree = ast.fix_missing_locations(Hasty().visit(ast.parse(source)))
         begin = time.perf_counter()
         try:

@@ -680,16 +680,19 @@ def test_the_table_of_costs():
 
 def test_the_overview_marks_the_best_of_each_column():
     rows = {
-        "a": {"nll": 90.04, "standard_error": 0.26, "elbo": -95.0, "precision": 0.9, "draw_seconds": 0.0011},
-        "b": {"nll": 88.0, "standard_error": 0.2, "precision": 0.8, "draw_seconds": 0.0014, "parameters": 1234},
-        "c": {"precision": 0.7, "draw_seconds": 0.02},
+        "a": {"nll": 90.04, "standard_error": 0.26, "elbo": -95.0, "draw_seconds": 0.0011},
+        "b": {"nll": 88.0, "standard_error": 0.2, "draw_seconds": 0.0014, "parameters": 1234},
+        "c": {"draw_seconds": 0.02},
     }
+    for row, precision in zip(rows.values(), (0.9, 0.835, 0.7), strict=True):
+        row["precision"] = precision
     header, _, *lines = comparison.overview(rows, best=1).splitlines()
     names = [name.strip() for name in header.split("|")[1:-1]]
     cells = [dict(zip(names, line.split("|")[1:-1], strict=True)) for line in lines]
     columns = {name: [line[name].strip() for line in cells] for name in names}
     assert columns["NLL"] == ["≤\u00a090.0 ± 0.3", "**88.0 ± 0.2**", "–"]
-    assert columns["prec., %"] == ["**90**", "80", "70"], "the highest"
+    assert f"{0.835:.2f}" == "0.83", "so it is in the table of drawings"
+    assert columns["prec., %"] == ["**90**", "83", "70"], "the highest"
     assert columns["draw, ms"] == ["**1**", "**1**", "20"], "alike in print"
     assert columns["size, k"] == ["–", "**1**", "–"]
     assert columns["score, ms"] == ["–"] * 3

@@ -30,6 +30,25 @@ def python(*arguments):
     )
 
 
+def python_code(program):
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_shortened_stands_in_a_chapter():
+    """What `python -m tests.pretend_chapters` puts in the place of long lists of steps."""
+    program = "from tests.pretend_chapters import MOMENTS; print(*MOMENTS, sep='\\n')"
+    starts = python_code(program).splitlines()
+    sources = "\n".join(
+        cell.source
+        for path in (ROOT / "book").glob("*.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells
+    )
+    assert starts
+    assert [start for start in starts if f"\n{start}" not in sources] == []
+
+
 def test_on_a_pretend_gpu():
     ended = python("pytest", "-p", "no:cacheprovider", "tests/on_pretend.py")
     assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-2000:]

@@ -52,7 +52,7 @@ def test_set_up_names_the_gpu_and_what_it_is_used_for(wish, longer, monkeypatch,
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setenv("COMPANION_SCALE", wish)
     set_up(companion.__version__)
-    words = " Models train for longer there." if longer else ""
+    words = " Some chapters train for longer there." if longer else ""
     assert capsys.readouterr().out == f"Ready, on a GPU: Tesla T4.{words}\n"
 
 

@@ -332,7 +332,9 @@ def overview(rows: dict[str, dict], best: int = 3) -> str:
     """
     columns = []
     for header, key, factor, digits, highest in OVERVIEW:
-        values = {n: round(factor * row[key], digits) for n, row in rows.items() if key in row}
+        places = SCORES_OF_DRAWINGS.get(key, 9)  # as in the table of their own, then in percent
+        shown = {n: float(f"{row[key]:.{places}f}") for n, row in rows.items() if key in row}
+        values = {name: round(factor * value, digits) for name, value in shown.items()}
         leaders = {*sorted(values.values(), reverse=highest)[:best]}
         column = [header]
         for name, row in rows.items():

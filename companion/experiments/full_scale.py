@@ -108,6 +108,7 @@ def record(
     start = time.perf_counter()
     torch.manual_seed(run["seed"])
     values = {"parameters": free_parameters(model), "train_seconds": run["seconds"]}
+    values["memory_mb"] = run["memory_mb"]
     values |= measure(model.to(device), preset, test)
     values["score_seconds"] = round(time.perf_counter() - start, 1)
     settings = {"model": name, "seed": run["seed"]}
@@ -126,6 +127,8 @@ def current_rows(name: str) -> list[dict]:
 def table(chapter: str | None = None) -> str:
     """The presets of a chapter, or all, beside the published figures, nats, in Markdown.
 
+    Each data set has a table of its own.
+
     Args: chapter: the stem of its notebook.
     """
     families = {each.name for each in FAMILIES if chapter in (None, each.chapter)}
@@ -136,7 +139,7 @@ def table(chapter: str | None = None) -> str:
     }
     if not chosen:
         raise ValueError(f"no preset belongs to a chapter named {chapter!r}")
-    lines = []
+    tables = {}  # of each data set, since scores of different pictures do not compare
     for name, preset in chosen.items():
         parameters = f"{free_parameters(preset.build()):,}"
         ours = NOT_RUN
@@ -144,8 +147,11 @@ def table(chapter: str | None = None) -> str:
             values = row["values"]
             sign = "≤ " if preset.likelihood == "bound" else ""
             ours = f"{sign}{values['nll']:.2f} ± {values['standard_error']:.2f}"
-        lines.append([name, parameters, ours, f"{preset.published.nll:.2f}"])
-    return markdown(["model", "parameters", "NLL", "published"], lines)
+        line = [name, parameters, ours, f"{preset.published.nll:.2f}"]
+        tables.setdefault(preset.data, []).append(line)
+    headers = {"mnist": "model", "fashion-mnist": "model of Fashion-MNIST"}
+    rest = ["parameters", "NLL", "published"]
+    return "\n\n".join(markdown([headers[key], *rest], lines) for key, lines in tables.items())
 
 
 def drawings_table() -> str:
