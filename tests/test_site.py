@@ -345,13 +345,17 @@ PALE = r"""() => {
     .map(e => e.outerHTML.slice(0, 80));
 }"""
 
-# Run in the page: the code that does not fit in its width, solutions and checks unfolded.
+# Run in the page: code, equations and tables that do not fit in their width, all unfolded.
 TOO_WIDE = r"""() => {
   document.querySelectorAll('details').forEach(e => { e.open = true; });
   document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'));
-  return [...document.querySelectorAll('[class*=highlight-][class*=python] pre')]
-    .filter(e => e.scrollWidth > e.clientWidth + 1)
-    .map(e => e.textContent.split('\n').reduce((a, b) => a.length > b.length ? a : b));
+  const wide = kind => [...document.querySelectorAll(kind)]
+    .filter(e => e.scrollWidth > e.clientWidth + 1);
+  const longest = e => e.textContent.split('\n').reduce((a, b) => a.length > b.length ? a : b);
+  const math = wide('div.math mjx-container').map(e => e.closest('div.math').id);
+  const tables = wide('.cell_output table, .pst-scrollable-table-container');
+  return [...wide('[class*=highlight-][class*=python] pre').map(longest),
+    ...math, ...tables.map(e => e.textContent.trim().slice(0, 60))];
 }"""
 
 VIEWS = pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -232,14 +232,14 @@ def aggregate(rng):
     "elbo-surgery",
     r"""
     \begin{aligned}
-    \mathbb{E}_{p_\text{data}(x)} \bigl[
-        D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr]
-      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
-      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} +
-          \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
-      &= \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
-          + \mathbb{E}_{q_\phi(z)} \Bigl[ \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
-      &= I_q(x; z) + D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
+    &\mathbb{E}_{p_\text{data}(x)} \bigl[
+      D_{\mathrm{KL}}(q_\phi(z \mid x) \,\|\, p(z)) \bigr] \\
+    &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
+    &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)}
+      + \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
+    &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
+      + \mathbb{E}_{q_\phi(z)} \Bigl[ \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
+    &\quad = I_q(x; z) + D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
     \end{aligned}
     """,
 )
@@ -942,9 +942,11 @@ def mean_kernel(h, means, variances):
 @equation(
     "mmd",
     r"""
-    \mathrm{MMD}^2(q, p) = \mathbb{E}_{z, z' \sim q} \bigl[ k(z, z') \bigr]
-      + \mathbb{E}_{z, z' \sim p} \bigl[ k(z, z') \bigr]
-      - 2\, \mathbb{E}_{z \sim q,\, z' \sim p} \bigl[ k(z, z') \bigr]
+    \begin{aligned}
+    \mathrm{MMD}^2(q, p) = {}& \mathbb{E}_{z, z' \sim q} \bigl[ k(z, z') \bigr]
+      + \mathbb{E}_{z, z' \sim p} \bigl[ k(z, z') \bigr] \\
+    &- 2\, \mathbb{E}_{z \sim q,\, z' \sim p} \bigl[ k(z, z') \bigr]
+    \end{aligned}
     """,
 )
 def mmd(rng):
@@ -1165,9 +1167,11 @@ def permutation_test(rng):
 @equation(
     "conditional-value",
     r"""
-    V(E, D) = \mathbb{E}_{p_\text{data}(y)\, p(z \mid y)} \bigl[ \ln D(z, y) \bigr]
-      + \mathbb{E}_{p_\text{data}(x, y)\, q_\phi(z \mid x)} \bigl[
-        \ln \bigl( 1 - D(z, y) \bigr) \bigr]
+    \begin{aligned}
+    V(E, D) = {}& \mathbb{E}_{p_\text{data}(y)\, p(z \mid y)} \bigl[ \ln D(z, y) \bigr] \\
+    & + \mathbb{E}_{p_\text{data}(x, y)\, q_\phi(z \mid x)} \bigl[
+      \ln \bigl( 1 - D(z, y) \bigr) \bigr]
+    \end{aligned}
     """,
 )
 def conditional_value(rng):

@@ -843,17 +843,14 @@ def two_normals(rng):
     "value-at-optimum",
     r"""
     \begin{aligned}
-    V(G, D^*_G)
-      &= \mathbb{E}_{p_\text{data}} \biggl[
-         \ln \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)} \biggr]
-       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x)
-           + p_G(x)} \biggr] \\
-      &= \mathbb{E}_{p_\text{data}} \biggl[
-          \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
-       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{2\, m(x)} \biggr] \\
-      &= D_{\mathrm{KL}}(p_\text{data} \,\|\, m) + D_{\mathrm{KL}}(p_G \,\|\, m)
-          - 2 \ln 2 \\
-      &= 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G) - \ln 4
+    &V(G, D^*_G) \\
+    &\quad = \mathbb{E}_{p_\text{data}} \biggl[
+      \ln \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)} \biggr]
+      + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x) + p_G(x)} \biggr] \\
+    &\quad = \mathbb{E}_{p_\text{data}} \biggl[ \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
+      + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{2\, m(x)} \biggr] \\
+    &\quad = D_{\mathrm{KL}}(p_\text{data} \,\|\, m) + D_{\mathrm{KL}}(p_G \,\|\, m) - 2 \ln 2 \\
+    &\quad = 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G) - \ln 4
     \end{aligned}
     """,
 )
@@ -1117,10 +1114,12 @@ def slope_ratio(rng):
 @equation(
     "non-saturating-divergence",
     r"""
-    \nabla_\theta\, \mathbb{E}_{p(z)} \bigl[ -\ln D\bigl( G_\theta(z) \bigr) \bigr]
-      \Big|_{D = D^*_{G_\theta}}
-      = \nabla_\theta \bigl( D_{\mathrm{KL}}(p_{G_\theta} \,\|\, p_\text{data})
+    \begin{aligned}
+    &\nabla_\theta\, \mathbb{E}_{p(z)} \bigl[ -\ln D\bigl( G_\theta(z) \bigr) \bigr]
+      \Big|_{D = D^*_{G_\theta}} \\
+    &\quad = \nabla_\theta \bigl( D_{\mathrm{KL}}(p_{G_\theta} \,\|\, p_\text{data})
       - 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_{G_\theta}) \bigr)
+    \end{aligned}
     """,
 )
 def non_saturating_divergence(rng):
@@ -1341,8 +1340,11 @@ def least_squares_optimum(rng):
 @equation(
     "hinge-optimum",
     r"""
-    \sum_x \min_a \Bigl( p_\text{data}(x) \max(0, 1 - a) + p_G(x) \max(0, 1 + a) \Bigr)
-      = 2 - 2\, \mathrm{TV}(p_\text{data}, p_G)
+    \begin{aligned}
+    &\sum_x \min_a \Bigl( p_\text{data}(x) \max(0, 1 - a)
+      + p_G(x) \max(0, 1 + a) \Bigr) \\
+    &\quad = 2 - 2\, \mathrm{TV}(p_\text{data}, p_G)
+    \end{aligned}
     """,
 )
 def hinge_optimum(rng):

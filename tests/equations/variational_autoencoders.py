@@ -1830,9 +1830,11 @@ def ppca_solution(rng):
 @equation(
     "ppca-likelihood",
     r"""
-    \frac{1}{N} \sum_{n=1}^{N} \ln p_\theta\bigl( x^{(n)} \bigr)
-      = -\frac12 \Bigl[ D \ln (2 \pi) + \sum_{i=1}^{H} \ln \lambda_i
+    \begin{aligned}
+    &\frac{1}{N} \sum_{n=1}^{N} \ln p_\theta\bigl( x^{(n)} \bigr) \\
+    &\quad = -\frac12 \Bigl[ D \ln (2 \pi) + \sum_{i=1}^{H} \ln \lambda_i
       + (D - H) \ln \sigma^2 + D \Bigr]
+    \end{aligned}
     """,
 )
 def ppca_likelihood(rng):
@@ -1887,11 +1889,11 @@ def best_diagonal(truth):
     "gap-split",
     r"""
     \begin{aligned}
-    \ln p_\theta(x) - \mathcal{L}(x)
-      &= D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr) \\
-      &= D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr)
-       + \Bigl( D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr)
-       - D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr) \Bigr)
+    &\ln p_\theta(x) - \mathcal{L}(x) \\
+    &\quad = D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr) \\
+    &\quad = D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr) \\
+    &\qquad + \Bigl( D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr)
+      - D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr) \Bigr)
     \end{aligned}
     """,
 )
@@ -2062,10 +2064,12 @@ def active_units_check(rng):
 @equation(
     "free-bits",
     r"""
+    \begin{aligned}
     \overline{\mathcal{L}_\lambda(x)}
-      = \overline{\mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]}
-      - \sum_{j=1}^{H} \max\Bigl( \lambda,\
-        \overline{D_{\mathrm{KL}}\bigl( q_\phi(z_j \mid x) \,\|\, p(z_j) \bigr)} \Bigr)
+      = {}& \overline{\mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]} \\
+    & - \sum_{j=1}^{H} \max\Bigl( \lambda,\
+      \overline{D_{\mathrm{KL}}\bigl( q_\phi(z_j \mid x) \,\|\, p(z_j) \bigr)} \Bigr)
+    \end{aligned}
     """,
 )
 def free_bits(rng):
