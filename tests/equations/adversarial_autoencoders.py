@@ -237,7 +237,8 @@ def aggregate(rng):
     &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{p(z)} \Bigr] \\
     &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)}
       + \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
-    &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[ \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
+    &\quad = \mathbb{E}_{q_\phi(x, z)} \Bigl[
+      \ln \frac{q_\phi(z \mid x)}{q_\phi(z)} \Bigr]
       + \mathbb{E}_{q_\phi(z)} \Bigl[ \ln \frac{q_\phi(z)}{p(z)} \Bigr] \\
     &\quad = I_q(x; z) + D_{\mathrm{KL}}(q_\phi(z) \,\|\, p(z))
     \end{aligned}
@@ -1168,7 +1169,8 @@ def permutation_test(rng):
     "conditional-value",
     r"""
     \begin{aligned}
-    V(E, D) = {}& \mathbb{E}_{p_\text{data}(y)\, p(z \mid y)} \bigl[ \ln D(z, y) \bigr] \\
+    V(E, D) = {}& \mathbb{E}_{p_\text{data}(y)\, p(z \mid y)} \bigl[
+      \ln D(z, y) \bigr] \\
     & + \mathbb{E}_{p_\text{data}(x, y)\, q_\phi(z \mid x)} \bigl[
       \ln \bigl( 1 - D(z, y) \bigr) \bigr]
     \end{aligned}

@@ -849,7 +849,8 @@ def two_normals(rng):
       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x) + p_G(x)} \biggr] \\
     &\quad = \mathbb{E}_{p_\text{data}} \biggl[ \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{2\, m(x)} \biggr] \\
-    &\quad = D_{\mathrm{KL}}(p_\text{data} \,\|\, m) + D_{\mathrm{KL}}(p_G \,\|\, m) - 2 \ln 2 \\
+    &\quad = D_{\mathrm{KL}}(p_\text{data} \,\|\, m)
+      + D_{\mathrm{KL}}(p_G \,\|\, m) - 2 \ln 2 \\
     &\quad = 2\, \mathrm{JSD}(p_\text{data} \,\|\, p_G) - \ln 4
     \end{aligned}
     """,

@@ -1892,7 +1892,8 @@ def best_diagonal(truth):
     &\ln p_\theta(x) - \mathcal{L}(x) \\
     &\quad = D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr) \\
     &\quad = D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr) \\
-    &\qquad + \Bigl( D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr)
+    &\qquad + \Bigl(
+      D_{\mathrm{KL}}\bigl( q_\phi(z \mid x) \,\|\, p_\theta(z \mid x) \bigr)
       - D_{\mathrm{KL}}\bigl( q^*(z) \,\|\, p_\theta(z \mid x) \bigr) \Bigr)
     \end{aligned}
     """,
@@ -2066,7 +2067,8 @@ def active_units_check(rng):
     r"""
     \begin{aligned}
     \overline{\mathcal{L}_\lambda(x)}
-      = {}& \overline{\mathbb{E}_{q_\phi(z \mid x)} \bigl[ \ln p_\theta(x \mid z) \bigr]} \\
+      = {}& \overline{\mathbb{E}_{q_\phi(z \mid x)} \bigl[
+        \ln p_\theta(x \mid z) \bigr]} \\
     & - \sum_{j=1}^{H} \max\Bigl( \lambda,\
       \overline{D_{\mathrm{KL}}\bigl( q_\phi(z_j \mid x) \,\|\, p(z_j) \bigr)} \Bigr)
     \end{aligned}
