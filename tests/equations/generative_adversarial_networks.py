@@ -847,7 +847,8 @@ def two_normals(rng):
     &\quad = \mathbb{E}_{p_\text{data}} \biggl[
       \ln \frac{p_\text{data}(x)}{p_\text{data}(x) + p_G(x)} \biggr]
       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{p_\text{data}(x) + p_G(x)} \biggr] \\
-    &\quad = \mathbb{E}_{p_\text{data}} \biggl[ \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
+    &\quad = \mathbb{E}_{p_\text{data}} \biggl[
+      \ln \frac{p_\text{data}(x)}{2\, m(x)} \biggr]
       + \mathbb{E}_{p_G} \biggl[ \ln \frac{p_G(x)}{2\, m(x)} \biggr] \\
     &\quad = D_{\mathrm{KL}}(p_\text{data} \,\|\, m)
       + D_{\mathrm{KL}}(p_G \,\|\, m) - 2 \ln 2 \\
