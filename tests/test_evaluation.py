@@ -1,6 +1,7 @@
 """Scores, and the property checks that guard the models and the exercises."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -134,10 +135,25 @@ def test_importance_sampling_in_parts_is_one_sum(batch_size, chunk, rng):
         assert estimate.mean == pytest.approx(each.mean().item() - shift, rel=1e-12)
         assert estimate.standard_error == pytest.approx(each.std().item() / math.sqrt(5))
         assert estimate.effective_samples == pytest.approx(effective.item())
-        assert max(k for k, _ in model.calls) == min(chunk, 12)  # memory does not grow with K
+        assert max(k for k, _ in model.calls) == min(chunk, 12)
         assert max(len(examples) for _, examples in model.calls) == min(batch_size, 5)
         assert sum(k * len(examples) for k, examples in model.calls) == 12 * 5
         assert model.training
+
+
+def test_the_weights_of_earlier_draws_are_not_kept():
+    given, alive = [], []
+
+    class Watched(torch.nn.Module):
+        def log_w(self, x, samples):
+            alive.append(sum(each() is not None for each in given))
+            log_w = torch.zeros(samples, len(x), dtype=torch.float64)
+            given.append(weakref.ref(log_w))
+            return log_w
+
+    importance_sampled_nll(Watched(), torch.zeros(3, 2), 40, chunk=5)
+    assert len(alive) == 8
+    assert max(alive) <= 1, "that of the chunk before, at most"
 
 
 def test_effective_samples_of_equal_and_of_unequal_weights():

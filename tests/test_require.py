@@ -17,7 +17,7 @@ from companion.distributions import BernoulliMixture, GenerativeClassifier, Inde
 from companion.divergences import entropy
 from companion.evaluation import importance_sampled_nll, log_likelihoods, nll, roc
 from companion.features import DigitFeatures
-from companion.gan import GAN, dcgan, fit_gan
+from companion.gan import GAN, fit_gan
 from companion.nn import mlp
 from companion.sample_scores import frechet_distance
 from companion.vae import VAE, ConditionalBernoulli, LinearGaussian, StandardNormal, iwae, one_layer
@@ -173,10 +173,6 @@ def test_nan_in_the_data_is_thought_of():
 
 def test_pictures_of_any_square_are_drawn():
     figures.image_rows({"a": torch.rand(2, 9), "b": torch.rand(2, 3, 3)})
-
-
-def test_a_dcgan_is_still_drawn_from():
-    assert dcgan(side=8, channels=8).sample([2]).shape == (2, 1, 8, 8)
 
 
 def test_drawn_images_are_reconstructed_in_any_type():
