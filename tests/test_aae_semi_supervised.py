@@ -423,6 +423,11 @@ WRONG = {
     ),
     "beyond K": (lambda few, labels: (few, labels + 1), "labels are kinds, from 0 to 2"),
     "negative": (lambda few, labels: (few, labels - 1), "labels are kinds, from 0 to 2"),
+    "floats": (lambda few, labels: (few, labels.double()), r"int64, .*, not torch.float64"),
+    "one-hot": (
+        lambda few, labels: (few, F.one_hot(labels, 3)),
+        r"a number for each example, not torch.int64 of shape \(6, 3\)",
+    ),
 }
 
 

@@ -129,18 +129,12 @@ def fit_semi_supervised(
 
     Returns: one row an epoch with means: ``reconstruction``, nats, ``L_D`` and ``L_G``,
         each of both critics together, and, with labels, their cross-entropy ``L_y``.
-    Raises:  ValueError if there are labels for other than the labelled examples, or
-             beyond K.
+    Raises:  ValueError if there are labels for other than the labelled examples, beyond
+             K, or not int64.
     """
     require.batches(train, aae.decoder)
     require.whole(0, epochs=epochs)
-    if (labelled is None) != (labels is None):
-        raise ValueError("labelled examples and labels come together, or not at all")
-    if labels is not None:
-        if len(labels) != len(labelled.images):
-            raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
-        if not 0 <= labels.min() <= labels.max() < aae.kinds:
-            raise ValueError(f"labels are kinds, from 0 to {aae.kinds - 1}")
+    _require_labels(labelled, labels, aae.kinds)
     rate_EP, rate_D = two_rates(learning_rate)
     run = Run(
         epochs * len(train),
@@ -208,3 +202,19 @@ def fit_semi_supervised(
                 watch(aae, run.step + 1)
     aae.eval()
     return run.history
+
+
+def _require_labels(labelled: Batches | None, labels: Tensor | None, kinds: int) -> None:
+    """Raise ValueError for labels that are no kinds, or not one for each labelled example."""
+    if (labelled is None) != (labels is None):
+        raise ValueError("labelled examples and labels come together, or not at all")
+    if labels is None:
+        return
+    require.tensors(labels=labels)
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ValueError(f"labels must be int64, a number for each example, not {found}")
+    if len(labels) != len(labelled.images):
+        raise ValueError(f"{len(labels)} labels for {len(labelled.images)} examples")
+    if not 0 <= labels.min() <= labels.max() < kinds:
+        raise ValueError(f"labels are kinds, from 0 to {kinds - 1}")
