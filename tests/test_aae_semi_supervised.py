@@ -440,6 +440,12 @@ def test_labels_that_do_not_fit_are_refused(case):
     assert same(weights(small()), aae)
 
 
+def test_a_list_of_labels_is_no_tensor():
+    few, labels = labelled()
+    with pytest.raises(TypeError, match="labels must be a tensor, not list"):
+        fit_semi_supervised(small(), batches(), few, labels.tolist(), epochs=1, device="cpu")
+
+
 def test_the_run_is_told_where_and_how_to_compute(monkeypatch, tmp_path):
     told = {}
 
